@@ -1,1 +1,3 @@
-//! skeleton
+//! The coordinator.
+
+pub mod endpoint;
