@@ -29,10 +29,16 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(ParseAddressError(text.into())) };
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(ParseAddressError(text.into()))
+            };
         }
         let bare = text.strip_prefix("tcp://").unwrap_or(text);
-        let port = bare.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>()));
+        let port = bare
+            .rsplit_once(':')
+            .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>()));
         match port {
             Some(Ok(_)) if !bare.contains('/') => Ok(Self::Tcp(bare.to_owned())),
             _ => Err(ParseAddressError(text.to_owned())),
@@ -65,9 +71,9 @@ impl Address {
     pub fn dialable(&self) -> Self {
         match self {
             Self::Tcp(text) => match text.parse::<SocketAddr>() {
-                Ok(address) if address.ip().is_unspecified() => {
-                    Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()).to_string())
-                }
+                Ok(address) if address.ip().is_unspecified() => Self::Tcp(
+                    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()).to_string(),
+                ),
                 _ => self.clone(),
             },
             Self::Unix(_) => self.clone(),
@@ -84,7 +90,10 @@ impl Address {
             Self::Unix(path) => {
                 remove_dead_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
-                Ok((Listener::Unix(listener, UnixSocketFile(path.clone())), self.clone()))
+                Ok((
+                    Listener::Unix(listener, UnixSocketFile(path.clone())),
+                    self.clone(),
+                ))
             }
         }
     }
@@ -96,7 +105,10 @@ async fn remove_dead_socket(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if tokio::net::UnixStream::connect(path).await.is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process listens on this socket",
+                ));
             }
             std::fs::remove_file(path)
         }
@@ -122,13 +134,20 @@ mod tests {
         let check = |text: &str, expected: Option<(&str, bool)>| {
             let address = text.parse::<Address>().ok();
             let seen = address.map(|a| (a.to_string(), a.is_local()));
-            assert_eq!(seen, expected.map(|(text, local)| (text.to_owned(), local)), "{text}");
+            assert_eq!(
+                seen,
+                expected.map(|(text, local)| (text.to_owned(), local)),
+                "{text}"
+            );
         };
         check("127.0.0.1:8372", Some(("tcp://127.0.0.1:8372", true)));
         check("tcp://0.0.0.0:1", Some(("tcp://0.0.0.0:1", false)));
         check("[::1]:80", Some(("tcp://[::1]:80", true)));
         check("localhost:80", Some(("tcp://localhost:80", true)));
-        check("build.example:443", Some(("tcp://build.example:443", false)));
+        check(
+            "build.example:443",
+            Some(("tcp://build.example:443", false)),
+        );
         check("unix:///run/b.sock", Some(("unix:///run/b.sock", true)));
         check("unix://relative", None);
         check("127.0.0.1", None);

@@ -41,11 +41,17 @@ pub(super) async fn accept(listener: Listener, shared: Arc<Shared>, connections:
                 connections.spawn(async move {
                     match &shared.tls {
                         None => serve(stream, &shared).await,
-                        Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                            Ok(Ok(stream)) => serve(stream, &shared).await,
-                            Ok(Err(error)) => tracing::info!(%error, "a client's TLS handshake failed"),
-                            Err(_) => tracing::info!("a client did not finish its TLS handshake in time"),
-                        },
+                        Some(tls) => {
+                            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => serve(stream, &shared).await,
+                                Ok(Err(error)) => {
+                                    tracing::info!(%error, "a client's TLS handshake failed")
+                                }
+                                Err(_) => tracing::info!(
+                                    "a client did not finish its TLS handshake in time"
+                                ),
+                            }
+                        }
                     }
                 });
             }
@@ -79,7 +85,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -66,14 +66,23 @@ impl Endpoint {
     /// [`EndpointError`]: an address that must not be open to everybody, a socket or certificate that cannot be used.
     pub async fn open(config: &EndpointConfig) -> Result<Self, EndpointError> {
         let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
-        let asks_for_certificates = config.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
-        let mut endpoint = Self { listeners: Vec::new(), tls, addresses: Vec::new() };
+        let asks_for_certificates = config
+            .tls
+            .as_ref()
+            .is_some_and(|files| files.client_ca.is_some());
+        let mut endpoint = Self {
+            listeners: Vec::new(),
+            tls,
+            addresses: Vec::new(),
+        };
         for address in &config.listen {
             if !address.is_local() && !asks_for_certificates && !config.allow_unauthenticated {
                 return Err(EndpointError::Unprotected(address.clone()));
             }
-            let (listener, bound) =
-                address.bind().await.map_err(|error| EndpointError::Listen(address.clone(), error))?;
+            let (listener, bound) = address
+                .bind()
+                .await
+                .map_err(|error| EndpointError::Listen(address.clone(), error))?;
             endpoint.listeners.push(listener);
             endpoint.addresses.push(bound);
         }
@@ -84,16 +93,31 @@ impl Endpoint {
     pub async fn serve(self, router: Router, cancel: CancellationToken, grace: Duration) {
         let connections = TaskTracker::new();
         let closing = CancellationToken::new();
-        let shared = Arc::new(connection::Shared { router, tls: self.tls, stopping: cancel.clone(), closing: closing.clone() });
+        let shared = Arc::new(connection::Shared {
+            router,
+            tls: self.tls,
+            stopping: cancel.clone(),
+            closing: closing.clone(),
+        });
         let accepting = TaskTracker::new();
         for listener in self.listeners {
-            accepting.spawn(connection::accept(listener, shared.clone(), connections.clone()));
+            accepting.spawn(connection::accept(
+                listener,
+                shared.clone(),
+                connections.clone(),
+            ));
         }
         accepting.close();
         accepting.wait().await;
         connections.close();
-        if tokio::time::timeout(grace, connections.wait()).await.is_err() {
-            tracing::warn!(open = connections.len(), "closing connections whose requests did not end in time");
+        if tokio::time::timeout(grace, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                open = connections.len(),
+                "closing connections whose requests did not end in time"
+            );
             closing.cancel();
             connections.wait().await;
         }

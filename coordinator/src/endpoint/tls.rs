@@ -79,10 +79,18 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> TlsError {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File { what: "certificates", path: path.to_owned(), source };
+    let failed = |source| TlsError::File {
+        what: "certificates",
+        path: path.to_owned(),
+        source,
+    };
     let all = CertificateDer::pem_file_iter(path)
         .map_err(failed)?
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
-    if all.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(TlsError::Empty(path.to_owned()))
+    } else {
+        Ok(all)
+    }
 }
