@@ -4,6 +4,33 @@
 //! [`Extent`]s of flat files. Mounts, cache keys, file steps and exports all work on TOCs and read only the extents
 //! they need. See `ARCHITECTURE.md`, "A layer's life".
 
+mod assemble;
+mod check;
+mod codec;
+mod decompress;
+mod flat;
+mod id;
+mod ingest;
+mod limits;
+pub mod path;
+mod ranges;
+mod source;
+mod tarread;
+mod tee;
+#[cfg(test)]
+mod testing;
 mod toc;
 
+pub use assemble::number_links;
+pub use check::CheckError;
+pub use codec::{MAX_DECODED, MAX_ENCODED, TocError};
+pub use decompress::{
+    Compression, DigestReader, Limited, TooManyBytes, decompressor, sniffed_decompressor,
+};
+pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, random_flat_id};
+pub use ingest::{IngestError, Ingested, is_archive, read_archive, read_tar};
+pub use limits::Limits;
+pub use path::path_cmp;
+pub use ranges::Ranges;
+pub use source::{ExtentSource, FileReader, read_names};
 pub use toc::{Entry, Extent, Kind, NameFiles, Time, Toc};
