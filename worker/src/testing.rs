@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::StepNetwork;
 use crate::runner::{
-    ContainerSpec, Limits, OciRuntime, OciRuntimeConfig, OutputLimits, Process, Ran, Runner, RunnerError, Security,
-    StepIo, Stream,
+    ContainerSpec, Limits, OciRuntime, OciRuntimeConfig, OutputLimits, Process, Ran, Runner,
+    RunnerError, Security, StepIo, Stream,
 };
 use crate::snapshots::{Directories, LayerContent, Snapshotter, UpperDir};
 
@@ -39,9 +39,16 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Directories::open(&dir.path().join("snapshots")).unwrap();
-        let config = OciRuntimeConfig { program: "runc".to_owned(), dir: dir.path().join("run") };
+        let config = OciRuntimeConfig {
+            program: "runc".to_owned(),
+            dir: dir.path().join("run"),
+        };
         let runner = OciRuntime::open(config).unwrap();
-        Self { dir, snapshots: Arc::new(snapshots), runner: Arc::new(runner) }
+        Self {
+            dir,
+            snapshots: Arc::new(snapshots),
+            runner: Arc::new(runner),
+        }
     }
 
     /// A layer that `make` fills; its TOC lists the directories that `make` made.
@@ -54,13 +61,23 @@ impl Machine {
             make(dir);
             Ok(())
         };
-        self.snapshots.ensure(&[id], &LayerContent { toc: &toc, unpack: &unpack }).unwrap();
+        self.snapshots
+            .ensure(
+                &[id],
+                &LayerContent {
+                    toc: &toc,
+                    unpack: &unpack,
+                },
+            )
+            .unwrap();
         id
     }
 
     /// A layer with busybox, `sh` and an `/etc/passwd`.
     pub(crate) fn busybox(&self) -> LayerId {
-        self.layer("busybox", |dir| fill_with_busybox(dir, Path::new("/bin/busybox")))
+        self.layer("busybox", |dir| {
+            fill_with_busybox(dir, Path::new("/bin/busybox"))
+        })
     }
 
     /// The specification of `sh -c script` on `chain`.
@@ -89,13 +106,22 @@ impl Machine {
     }
 
     /// Runs `script` on busybox after `change` has had its way with the specification.
-    pub(crate) async fn run(&self, script: &str, change: impl FnOnce(&mut ContainerSpec)) -> Result<Said, RunnerError> {
+    pub(crate) async fn run(
+        &self,
+        script: &str,
+        change: impl FnOnce(&mut ContainerSpec),
+    ) -> Result<Said, RunnerError> {
         let chain = [self.busybox()];
         let upper = self.snapshots.new_upper(&chain).unwrap();
         let mut spec = self.spec(&chain, &upper, script);
         change(&mut spec);
         let (ran, stdout, stderr) = self.run_spec(spec, CancellationToken::new()).await?;
-        Ok(Said { ran, stdout, stderr, upper })
+        Ok(Said {
+            ran,
+            stdout,
+            stderr,
+            upper,
+        })
     }
 
     /// Runs a specification and collects its output.
@@ -105,14 +131,24 @@ impl Machine {
         cancel: CancellationToken,
     ) -> Result<(Ran, String, String), RunnerError> {
         let (output, mut chunks) = mpsc::channel(8);
-        let io = StepIo { output, limits: OutputLimits::default() };
+        let io = StepIo {
+            output,
+            limits: OutputLimits::default(),
+        };
         let collect = async {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
             while let Some(chunk) = chunks.recv().await {
-                let stream = if chunk.stream == Stream::Stdout { &mut stdout } else { &mut stderr };
+                let stream = if chunk.stream == Stream::Stdout {
+                    &mut stdout
+                } else {
+                    &mut stderr
+                };
                 stream.extend_from_slice(&chunk.bytes);
             }
-            (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
+            (
+                String::from_utf8_lossy(&stdout).into_owned(),
+                String::from_utf8_lossy(&stderr).into_owned(),
+            )
         };
         let (ran, (stdout, stderr)) = tokio::join!(self.runner.run(spec, io, cancel), collect);
         Ok((ran?, stdout, stderr))
@@ -134,18 +170,27 @@ pub(crate) fn fill_with_busybox(dir: &Path, busybox: &Path) {
     for name in ["bin", "etc", "tmp"] {
         fs::create_dir(dir.join(name)).unwrap();
     }
-    fs::copy(busybox, dir.join("bin/busybox")).unwrap_or_else(|error| panic!("{}: {error}", busybox.display()));
+    fs::copy(busybox, dir.join("bin/busybox"))
+        .unwrap_or_else(|error| panic!("{}: {error}", busybox.display()));
     symlink("busybox", dir.join("bin/sh")).unwrap();
     for applet in APPLETS {
         symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }
-    fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001:Bob:/home/bob:/bin/sh\n").unwrap();
-    fs::write(dir.join("etc/group"), "root:x:0:\nbobs:x:1001:\nwheel:x:10:bob\n").unwrap();
+    fs::write(
+        dir.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001:Bob:/home/bob:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("etc/group"),
+        "root:x:0:\nbobs:x:1001:\nwheel:x:10:bob\n",
+    )
+    .unwrap();
 }
 
 const APPLETS: [&str; 24] = [
-    "cat", "chmod", "dd", "echo", "env", "grep", "head", "hostname", "id", "ip", "ls", "mkdir", "mknod", "mount", "nc",
-    "ps", "pwd", "rm", "seq", "sleep", "stat", "touch", "uname", "wget",
+    "cat", "chmod", "dd", "echo", "env", "grep", "head", "hostname", "id", "ip", "ls", "mkdir",
+    "mknod", "mount", "nc", "ps", "pwd", "rm", "seq", "sleep", "stat", "touch", "uname", "wget",
 ];
 
 /// The busybox of another architecture.
@@ -164,7 +209,10 @@ pub(crate) fn arm64_busybox() -> PathBuf {
 /// A TOC with the directories of a tree and its root.
 pub(crate) fn listed(root: &Path) -> Toc {
     use std::os::unix::ffi::OsStrExt;
-    let mut toc = Toc { entries: vec![directory(b"")], ..Toc::default() };
+    let mut toc = Toc {
+        entries: vec![directory(b"")],
+        ..Toc::default()
+    };
     let mut pending = vec![root.to_owned()];
     while let Some(dir) = pending.pop() {
         for entry in fs::read_dir(&dir).unwrap() {
@@ -172,7 +220,9 @@ pub(crate) fn listed(root: &Path) -> Toc {
             if entry.file_type().unwrap().is_dir() {
                 pending.push(entry.path());
                 let path = entry.path();
-                toc.entries.push(directory(path.strip_prefix(root).unwrap().as_os_str().as_bytes()));
+                toc.entries.push(directory(
+                    path.strip_prefix(root).unwrap().as_os_str().as_bytes(),
+                ));
             }
         }
     }
@@ -188,5 +238,13 @@ pub(crate) fn directory(path: &[u8]) -> Entry {
 /// A TOC's entry of any kind.
 pub(crate) fn entry(path: &[u8], kind: Kind) -> Entry {
     let (mode, mtime) = (0o755, Time::default());
-    Entry { path: path.to_vec(), kind, mode, uid: 0, gid: 0, mtime, xattrs: std::collections::BTreeMap::new() }
+    Entry {
+        path: path.to_vec(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime,
+        xattrs: std::collections::BTreeMap::new(),
+    }
 }

@@ -9,5 +9,7 @@ mod platform;
 
 pub use chain::Chain;
 pub use digest::{Digest, DigestHasher, ParseDigestError};
-pub use ids::{BuildId, FlatId, JobId, LayerId, ParseFlatIdError, Scope, StepDigest, StepKey, WorkerId};
+pub use ids::{
+    BuildId, FlatId, JobId, LayerId, ParseFlatIdError, Scope, StepDigest, StepKey, WorkerId,
+};
 pub use platform::{ParsePlatformError, Platform};

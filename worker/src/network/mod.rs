@@ -33,6 +33,7 @@ pub(crate) enum Attachment {
     /// It gets a new one.
     Isolated,
     /// It enters one that is ready.
+    #[allow(dead_code)]
     Joined(Link),
 }
 
@@ -45,7 +46,11 @@ pub(crate) struct Link {
 impl Link {
     /// The namespace's path, as long as this lives.
     pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()))
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.namespace.as_raw_fd()
+        ))
     }
 }
 

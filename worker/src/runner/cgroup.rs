@@ -14,7 +14,9 @@ pub(super) struct OomWatch {
 
 impl OomWatch {
     pub(super) fn start() -> Self {
-        Self { machine_before: machine() }
+        Self {
+            machine_before: machine(),
+        }
     }
 
     /// Whether a process of the container, which has not been deleted yet, was killed. `state` is the runtime's
@@ -37,9 +39,13 @@ fn memory_group(state: &Path) -> Option<PathBuf> {
         let path = paths.get("memory").or_else(|| paths.get(""))?.as_str()?;
         return Some(PathBuf::from(path));
     }
-    let state: serde_json::Value = serde_json::from_slice(&fs::read(state.join("status")).ok()?).ok()?;
+    let state: serde_json::Value =
+        serde_json::from_slice(&fs::read(state.join("status")).ok()?).ok()?;
     let path = state.get("cgroup-path")?.as_str()?.trim_start_matches('/');
-    ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].iter().map(|root| Path::new(root).join(path)).find(|path| path.is_dir())
+    ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
+        .iter()
+        .map(|root| Path::new(root).join(path))
+        .find(|path| path.is_dir())
 }
 
 fn kills(group: &Path) -> Option<u64> {
@@ -49,12 +55,21 @@ fn kills(group: &Path) -> Option<u64> {
 }
 
 fn machine() -> u64 {
-    fs::read_to_string("/proc/vmstat").ok().and_then(|text| number(&text, "oom_kill")).unwrap_or(0)
+    fs::read_to_string("/proc/vmstat")
+        .ok()
+        .and_then(|text| number(&text, "oom_kill"))
+        .unwrap_or(0)
 }
 
 /// The number behind `name` in lines of a name and a number.
 fn number(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 #[cfg(test)]
@@ -63,8 +78,14 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        assert_eq!(number("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "oom_kill"), Some(2));
-        assert_eq!(number("low 0\noom 1\noom_kill 3\noom_group_kill 0\n", "oom_kill"), Some(3));
+        assert_eq!(
+            number("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "oom_kill"),
+            Some(2)
+        );
+        assert_eq!(
+            number("low 0\noom 1\noom_kill 3\noom_group_kill 0\n", "oom_kill"),
+            Some(3)
+        );
         assert_eq!(number("low 0\n", "oom_kill"), None);
     }
 }

@@ -12,16 +12,43 @@ use crate::network::Attachment;
 
 /// The capabilities of a sandboxed step.
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 ];
 
 const MASKED: [&str; 11] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/sys/devices/virtual/powercap", "/proc/scsi",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+    "/proc/scsi",
 ];
 
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// A mount whose source the runner has prepared.
 #[derive(Debug)]
@@ -39,9 +66,16 @@ pub(super) fn config(
     network: &Attachment,
 ) -> Result<Spec, serde_json::Error> {
     let insecure = spec.security == Security::Insecure;
-    let held = if insecure { held_capabilities() } else { Vec::new() };
-    let capabilities: Vec<&str> =
-        if insecure { held.iter().map(String::as_str).collect() } else { DEFAULT_CAPABILITIES.to_vec() };
+    let held = if insecure {
+        held_capabilities()
+    } else {
+        Vec::new()
+    };
+    let capabilities: Vec<&str> = if insecure {
+        held.iter().map(String::as_str).collect()
+    } else {
+        DEFAULT_CAPABILITIES.to_vec()
+    };
     let mut linux = json!({
         "cgroupsPath": format!("/buildyard/{}", spec.id),
         "namespaces": namespaces(spec, network),
@@ -98,28 +132,72 @@ fn rlimit(limit: &Rlimit) -> Value {
 fn held_capabilities() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
-    let held = CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
+    let mask = mask
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0);
+    let held = CAPABILITIES
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| mask & (1 << bit) != 0);
     held.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
 /// In the order of their numbers (`linux/capability.h`).
 const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 fn namespaces(spec: &ContainerSpec, network: &Attachment) -> Vec<Value> {
-    let mut namespaces: Vec<Value> =
-        ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({ "type": kind })).collect();
+    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount"]
+        .iter()
+        .map(|kind| json!({ "type": kind }))
+        .collect();
     match network {
         Attachment::Host => {}
         Attachment::Isolated => namespaces.push(json!({ "type": "network" })),
-        Attachment::Joined(link) => namespaces.push(json!({ "type": "network", "path": link.path() })),
+        Attachment::Joined(link) => {
+            namespaces.push(json!({ "type": "network", "path": link.path() }))
+        }
     }
     // With v1 hierarchies a cgroup namespace cannot be shown (EINVAL): only where v2 is all there is.
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
@@ -187,7 +265,11 @@ fn all_mounts(spec: &ContainerSpec, mounts: &[ReadyMount], network: &Attachment)
 /// mount one: in a user namespace with the host's network, the host's is bound.
 fn sysfs(spec: &ContainerSpec, network: &Attachment, access: &str) -> Value {
     let foreign = spec.user_namespace.is_some() && matches!(network, Attachment::Host);
-    let (kind, source, first) = if foreign { ("bind", "/sys", "rbind") } else { ("sysfs", "sysfs", access) };
+    let (kind, source, first) = if foreign {
+        ("bind", "/sys", "rbind")
+    } else {
+        ("sysfs", "sysfs", access)
+    };
     json!({ "destination": "/sys", "type": kind, "source": source,
             "options": [first, "nosuid", "noexec", "nodev", access] })
 }

@@ -28,7 +28,10 @@ pub use config::DEFAULT_CAPABILITIES;
 pub use oci::{OciRuntime, OciRuntimeConfig};
 pub use output::{Chunk, OutputLimits, StepIo, Stream};
 pub use scripted::Scripted;
-pub use spec::{ContainerMount, ContainerSource, ContainerSpec, IdMapping, Limits, Process, Rlimit, Security, User, UserNamespace};
+pub use spec::{
+    ContainerMount, ContainerSource, ContainerSpec, IdMapping, Limits, Process, Rlimit, Security,
+    User, UserNamespace,
+};
 
 /// Runs containers.
 #[async_trait]
@@ -38,7 +41,12 @@ pub trait Runner: Send + Sync {
     ///
     /// # Errors
     /// When the container could not be started. That a command failed is an [`Exit`].
-    async fn run(&self, spec: ContainerSpec, io: StepIo, cancel: CancellationToken) -> Result<Ran, RunnerError>;
+    async fn run(
+        &self,
+        spec: ContainerSpec,
+        io: StepIo,
+        cancel: CancellationToken,
+    ) -> Result<Ran, RunnerError>;
 }
 
 /// What became of a container.

@@ -45,22 +45,40 @@ type Ended = Result<(Exit, Vec<Vec<u8>>), RunnerError>;
 impl OciRuntime {
     /// Checks that the program runs, and kills containers that an earlier process left behind.
     pub fn open(config: OciRuntimeConfig) -> Result<Self, RunnerError> {
-        let missing = |source| RunnerError::Program { program: config.program.clone(), source };
-        let version = std::process::Command::new(&config.program).arg("--version").stdin(Stdio::null()).output();
+        let missing = |source| RunnerError::Program {
+            program: config.program.clone(),
+            source,
+        };
+        let version = std::process::Command::new(&config.program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
         let version = version.map_err(missing)?;
         if !version.status.success() {
-            return Err(missing(io::Error::other(String::from_utf8_lossy(&version.stderr).into_owned())));
+            return Err(missing(io::Error::other(
+                String::from_utf8_lossy(&version.stderr).into_owned(),
+            )));
         }
-        let prepare = |dir: &PathBuf| RunnerError::prepare(format!("making ready {}", dir.display()));
+        let prepare =
+            |dir: &PathBuf| RunnerError::prepare(format!("making ready {}", dir.display()));
         fs::create_dir_all(&config.dir).map_err(prepare(&config.dir))?;
         let dir = fs::canonicalize(&config.dir).map_err(prepare(&config.dir))?;
         if dir.to_str().is_none() {
-            let error = io::Error::other("its path is not UTF-8, which container runtimes cannot handle");
+            let error =
+                io::Error::other("its path is not UTF-8, which container runtimes cannot handle");
             return Err(prepare(&dir)(error));
         }
-        let runtime = Runtime { program: config.program, state: dir.join("state"), steps: dir.join("steps") };
+        let runtime = Runtime {
+            program: config.program,
+            state: dir.join("state"),
+            steps: dir.join("steps"),
+        };
         sweep(&runtime).map_err(prepare(&dir))?;
-        Ok(Self { runtime: Arc::new(runtime), tasks: TaskTracker::new(), closing: CancellationToken::new() })
+        Ok(Self {
+            runtime: Arc::new(runtime),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
     }
 
     /// Kills what runs and waits until nothing is left.
@@ -78,7 +96,10 @@ fn sweep(runtime: &Runtime) -> io::Result<()> {
     }
     for entry in fs::read_dir(&runtime.state)? {
         if let Ok(id) = entry?.file_name().into_string() {
-            tracing::info!(container = id, "killing a container that an earlier process left behind");
+            tracing::info!(
+                container = id,
+                "killing a container that an earlier process left behind"
+            );
             runtime.delete(&id);
         }
     }
@@ -90,7 +111,12 @@ fn sweep(runtime: &Runtime) -> io::Result<()> {
 
 #[async_trait]
 impl Runner for OciRuntime {
-    async fn run(&self, spec: ContainerSpec, io: StepIo, cancel: CancellationToken) -> Result<Ran, RunnerError> {
+    async fn run(
+        &self,
+        spec: ContainerSpec,
+        io: StepIo,
+        cancel: CancellationToken,
+    ) -> Result<Ran, RunnerError> {
         if self.closing.is_cancelled() {
             return Err(RunnerError::Abandoned("the worker is closing".to_owned()));
         }
@@ -99,7 +125,9 @@ impl Runner for OciRuntime {
         let runtime = Arc::clone(&self.runtime);
         let closing = self.closing.clone();
         let forward = stop.clone();
-        let task = self.tasks.spawn(async move { watch(runtime, spec, io, forward).await });
+        let task = self
+            .tasks
+            .spawn(async move { watch(runtime, spec, io, forward).await });
         tokio::pin!(task);
         let ended = tokio::select! {
             ended = &mut task => ended,
@@ -130,7 +158,9 @@ async fn watch(
             // Who waits for it is told in any case; a dropped receiver means that the program ends.
             let _ = ended.send(result);
         };
-        std::thread::Builder::new().name("step".to_owned()).spawn(work)
+        std::thread::Builder::new()
+            .name("step".to_owned())
+            .spawn(work)
     };
     let thread = thread.map_err(RunnerError::prepare("starting a thread for the step"))?;
 
@@ -141,7 +171,11 @@ async fn watch(
         runtime.delete(&id);
     }
     let (exit, stubs) = ended?;
-    Ok(Ran { exit, tail: tail?, stubs })
+    Ok(Ran {
+        exit,
+        tail: tail?,
+        stubs,
+    })
 }
 
 /// Waits for the thread's answer; once told to stop, kills the container until it comes.
@@ -164,7 +198,9 @@ async fn wait(
     let begun = Instant::now();
     loop {
         kill(runtime, id).await;
-        if begun.elapsed() > PATIENCE && let Some(process) = watched.process.get() {
+        if begun.elapsed() > PATIENCE
+            && let Some(process) = watched.process.get()
+        {
             // It fails only if the process has ended.
             let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
         }
@@ -177,15 +213,28 @@ async fn wait(
 
 async fn kill(runtime: &Runtime, id: &str) {
     let mut command = tokio::process::Command::from(runtime.command());
-    command.args(["kill", id, "KILL"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["kill", id, "KILL"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // No container yet, or none any more: the caller sees to both.
     let _ = command.status().await;
 }
 
 /// Passes both streams on until they end, and returns the last of them.
-async fn forward(stdout: OwnedFd, stderr: OwnedFd, io: StepIo, stop: CancellationToken) -> Result<Vec<u8>, RunnerError> {
-    let receiver = |fd| pipe::Receiver::from_owned_fd(fd).map_err(RunnerError::prepare("reading the step's output"));
-    let mut pipes = [(Stream::Stdout, Some(receiver(stdout)?)), (Stream::Stderr, Some(receiver(stderr)?))];
+async fn forward(
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    io: StepIo,
+    stop: CancellationToken,
+) -> Result<Vec<u8>, RunnerError> {
+    let receiver = |fd| {
+        pipe::Receiver::from_owned_fd(fd).map_err(RunnerError::prepare("reading the step's output"))
+    };
+    let mut pipes = [
+        (Stream::Stdout, Some(receiver(stdout)?)),
+        (Stream::Stderr, Some(receiver(stderr)?)),
+    ];
     let mut clips = [Clip::new(io.limits), Clip::new(io.limits)];
     let mut tail = Tail::default();
     let begun = Instant::now();
@@ -207,7 +256,10 @@ async fn forward(stdout: OwnedFd, stderr: OwnedFd, io: StepIo, stop: Cancellatio
         if passed.is_empty() {
             continue;
         }
-        let chunk = Chunk { stream: pipes[index].0, bytes: Bytes::from(passed) };
+        let chunk = Chunk {
+            stream: pipes[index].0,
+            bytes: Bytes::from(passed),
+        };
         tokio::select! {
             // Nobody listens any more: the step goes on all the same.
             _ = io.output.send(chunk) => {}

@@ -45,7 +45,10 @@ pub struct OutputLimits {
 impl Default for OutputLimits {
     /// BuildKit's: 2 MiB, 200 KiB/s.
     fn default() -> Self {
-        Self { total: 2 << 20, per_second: 200 << 10 }
+        Self {
+            total: 2 << 20,
+            per_second: 200 << 10,
+        }
     }
 }
 
@@ -60,7 +63,11 @@ pub(super) struct Clip {
 
 impl Clip {
     pub(super) fn new(limits: OutputLimits) -> Self {
-        Self { limits, seen: 0, clipping: false }
+        Self {
+            limits,
+            seen: 0,
+            clipping: false,
+        }
     }
 
     /// What to pass on of `bytes`, which arrived `elapsed` after the step began.
@@ -81,7 +88,9 @@ impl Clip {
             } else {
                 size(self.limits.total)
             };
-            passed.extend_from_slice(format!("\n[output clipped, log limit {limit} reached]\n").as_bytes());
+            passed.extend_from_slice(
+                format!("\n[output clipped, log limit {limit} reached]\n").as_bytes(),
+            );
             self.clipping = true;
         }
         passed
@@ -126,15 +135,24 @@ mod tests {
 
     #[test]
     fn output_is_clipped_at_the_total_once() {
-        let mut clip = Clip::new(OutputLimits { total: 5, per_second: 1000 });
+        let mut clip = Clip::new(OutputLimits {
+            total: 5,
+            per_second: 1000,
+        });
         assert_eq!(text(clip.pass(b"abc", Duration::ZERO)), "abc");
-        assert_eq!(text(clip.pass(b"defg", Duration::ZERO)), "de\n[output clipped, log limit 5B reached]\n");
+        assert_eq!(
+            text(clip.pass(b"defg", Duration::ZERO)),
+            "de\n[output clipped, log limit 5B reached]\n"
+        );
         assert_eq!(text(clip.pass(b"hij", Duration::from_secs(100))), "");
     }
 
     #[test]
     fn a_fast_stream_is_clipped_until_time_has_caught_up() {
-        let mut clip = Clip::new(OutputLimits { total: 2 << 20, per_second: 1024 });
+        let mut clip = Clip::new(OutputLimits {
+            total: 2 << 20,
+            per_second: 1024,
+        });
         assert_eq!(clip.pass(&[b'x'; 1024], Duration::ZERO).len(), 1024);
         let clipped = text(clip.pass(b"y", Duration::from_millis(900)));
         assert_eq!(clipped, "\n[output clipped, log limit 1KiB/s reached]\n");

@@ -18,9 +18,16 @@ use rustix::thread::UnshareFlags;
 use crate::snapshots::{MountSource, MountSpec};
 
 /// Runs `work` on a thread with a mount namespace of its own and waits for it.
-pub(crate) fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || enter().map(|()| work()))?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+pub(crate) fn run<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || enter().map(|()| work()))?;
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
 /// Moves the calling thread into a new mount namespace in which nothing reaches the old one.
@@ -62,15 +69,27 @@ fn bind(path: &Path, target: &Path, read_only: bool) -> io::Result<()> {
 }
 
 fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
-    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let size = size
+        .map(|bytes| format!(",size={bytes}"))
+        .unwrap_or_default();
     let options = CString::new(format!("mode={mode:o}{size}"))?;
-    rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
+    rustix::mount::mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_c_str(),
+    )?;
     Ok(())
 }
 
 /// `mount(2)` takes one page of options. With a one-word link to each directory, 500 lowers (overlayfs's own limit)
 /// fit on every kernel, and no character of a path needs quoting.
-fn overlay(lowers: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>, target: &Path) -> io::Result<()> {
+fn overlay(
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+    target: &Path,
+) -> io::Result<()> {
     let target = fs::canonicalize(target)?;
     let links = tempfile::Builder::new().prefix("by-overlay-").tempdir()?;
     std::env::set_current_dir(links.path())?;
@@ -89,7 +108,11 @@ fn overlay(lowers: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>, target: &Path
         separator = ":";
     }
     let options = CString::new(options)?;
-    let flags = if upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
+    let flags = if upper.is_none() {
+        MountFlags::RDONLY
+    } else {
+        MountFlags::empty()
+    };
     let result = rustix::mount::mount("overlay", &target, "overlay", flags, options.as_c_str());
     std::env::set_current_dir("/")?;
     result.map_err(|errno| describe(errno, lowers, upper))
@@ -100,9 +123,15 @@ fn link(directory: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn describe(errno: rustix::io::Errno, lowers: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>) -> io::Error {
+fn describe(
+    errno: rustix::io::Errno,
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+) -> io::Error {
     let error = io::Error::from(errno);
-    let upper = upper.map_or(String::from("no upper directory"), |(upper, _)| upper.display().to_string());
+    let upper = upper.map_or(String::from("no upper directory"), |(upper, _)| {
+        upper.display().to_string()
+    });
     tracing::debug!(%error, lowers = lowers.len(), upper, "overlayfs refused a mount");
     error
 }

@@ -22,10 +22,15 @@ pub(super) fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
             continue;
         }
         inside.push(&name);
-        let Ok(target) = fs::read_link(root.join(&inside)) else { continue };
+        let Ok(target) = fs::read_link(root.join(&inside)) else {
+            continue;
+        };
         links += 1;
         if links > MOST_LINKS {
-            return Err(io::Error::other(format!("too many symbolic links in {}", path.display())));
+            return Err(io::Error::other(format!(
+                "too many symbolic links in {}",
+                path.display()
+            )));
         }
         inside.pop();
         if target.is_absolute() {

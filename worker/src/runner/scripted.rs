@@ -22,8 +22,13 @@ pub struct Scripted {
 
 impl Scripted {
     /// A runner that plays `part`.
-    pub fn new(part: impl Fn(&ContainerSpec) -> Result<(Exit, String), RunnerError> + Send + Sync + 'static) -> Self {
-        Self { part: Box::new(part), seen: Mutex::default() }
+    pub fn new(
+        part: impl Fn(&ContainerSpec) -> Result<(Exit, String), RunnerError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            part: Box::new(part),
+            seen: Mutex::default(),
+        }
     }
 
     /// A runner whose containers all succeed without a word.
@@ -33,24 +38,51 @@ impl Scripted {
 
     /// The specifications of all containers so far.
     pub fn seen(&self) -> Vec<ContainerSpec> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 }
 
 #[async_trait]
 impl Runner for Scripted {
-    async fn run(&self, spec: ContainerSpec, io: StepIo, cancel: CancellationToken) -> Result<Ran, RunnerError> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(spec.clone());
-        if spec.process.args.first().is_some_and(|program| program == "wait") {
+    async fn run(
+        &self,
+        spec: ContainerSpec,
+        io: StepIo,
+        cancel: CancellationToken,
+    ) -> Result<Ran, RunnerError> {
+        self.seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(spec.clone());
+        if spec
+            .process
+            .args
+            .first()
+            .is_some_and(|program| program == "wait")
+        {
             cancel.cancelled().await;
-            return Ok(Ran { exit: Exit::Cancelled, tail: Vec::new(), stubs: Vec::new() });
+            return Ok(Ran {
+                exit: Exit::Cancelled,
+                tail: Vec::new(),
+                stubs: Vec::new(),
+            });
         }
         let (exit, output) = (self.part)(&spec)?;
         if !output.is_empty() {
-            let chunk = Chunk { stream: Stream::Stdout, bytes: Bytes::from(output.clone()) };
+            let chunk = Chunk {
+                stream: Stream::Stdout,
+                bytes: Bytes::from(output.clone()),
+            };
             // A test that doesn't listen drops the receiver.
             let _ = io.output.send(chunk).await;
         }
-        Ok(Ran { exit, tail: output.into_bytes(), stubs: Vec::new() })
+        Ok(Ran {
+            exit,
+            tail: output.into_bytes(),
+            stubs: Vec::new(),
+        })
     }
 }

@@ -23,7 +23,13 @@ pub(super) struct Attributes {
 impl Attributes {
     /// Those of a directory that no layer describes.
     pub(super) fn undescribed() -> Self {
-        Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), xattrs: Vec::new() }
+        Self {
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            xattrs: Vec::new(),
+        }
     }
 
     /// Reads those of `path`, which is not a symbolic link.
@@ -47,8 +53,14 @@ impl Attributes {
             rustix::fs::lsetxattr(path, name.as_c_str(), value, XattrFlags::empty())?;
         }
         let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: self.mtime.0, tv_nsec: self.mtime.1 },
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: self.mtime.0,
+                tv_nsec: self.mtime.1,
+            },
         };
         rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
@@ -64,7 +76,10 @@ fn read_xattrs(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
         Err(error) => return Err(error.into()),
     };
     let mut xattrs = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
@@ -79,5 +94,9 @@ fn read_xattrs(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
 
 /// `path` below `root`, as bytes; the empty path is `root` itself.
 pub(super) fn inside(root: &Path, path: &[u8]) -> std::path::PathBuf {
-    if path.is_empty() { root.to_owned() } else { root.join(std::ffi::OsStr::from_bytes(path)) }
+    if path.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(std::ffi::OsStr::from_bytes(path))
+    }
 }

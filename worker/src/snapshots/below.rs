@@ -25,8 +25,12 @@ pub(super) struct Needs {
 impl Needs {
     /// Reads them off a TOC.
     pub(super) fn of(toc: &Toc) -> Self {
-        let listed: BTreeSet<&[u8]> =
-            toc.entries.iter().filter(|e| is_directory(&e.kind)).map(|e| e.path.as_slice()).collect();
+        let listed: BTreeSet<&[u8]> = toc
+            .entries
+            .iter()
+            .filter(|e| is_directory(&e.kind))
+            .map(|e| e.path.as_slice())
+            .collect();
         let mut needs = Self::default();
         needs.directories.insert(Vec::new());
         for entry in &toc.entries {
@@ -36,7 +40,9 @@ impl Needs {
                 needs.links.push((entry.path.clone(), target.clone()));
             }
         }
-        needs.directories.retain(|path| !listed.contains(path.as_slice()));
+        needs
+            .directories
+            .retain(|path| !listed.contains(path.as_slice()));
         needs
     }
 
@@ -80,7 +86,12 @@ enum Look {
 /// that is no directory, or to be looked for further down.
 fn look(lower: &Path, path: &[u8]) -> io::Result<Look> {
     let mut opaque = false;
-    let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
+    let ends = path
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'/')
+        .map(|(i, _)| i)
+        .chain([path.len()]);
     for end in ends {
         let here = inside(lower, &path[..end]);
         let metadata = match fs::symlink_metadata(&here) {
@@ -91,7 +102,11 @@ fn look(lower: &Path, path: &[u8]) -> io::Result<Look> {
             Err(error) => return Err(error),
         };
         if end == path.len() {
-            return Ok(if is_whiteout(&metadata) { Look::Hidden } else { Look::Here(here) });
+            return Ok(if is_whiteout(&metadata) {
+                Look::Hidden
+            } else {
+                Look::Here(here)
+            });
         }
         if !metadata.is_dir() {
             return Ok(Look::Hidden);
@@ -108,12 +123,19 @@ fn is_whiteout(metadata: &fs::Metadata) -> bool {
 
 fn is_opaque(directory: &Path) -> bool {
     let mut value = [0; 2];
-    matches!(rustix::fs::lgetxattr(directory, c"trusted.overlay.opaque", &mut value[..]), Ok(1)) && value[0] == b'y'
+    matches!(
+        rustix::fs::lgetxattr(directory, c"trusted.overlay.opaque", &mut value[..]),
+        Ok(1)
+    ) && value[0] == b'y'
 }
 
 /// Gives the unpacked layer in `root` the attributes of the directories it passes through, deepest first so that no
 /// later change touches a time already set.
-pub(super) fn complete_directories(root: &Path, lowers: &[PathBuf], needs: &Needs) -> io::Result<()> {
+pub(super) fn complete_directories(
+    root: &Path,
+    lowers: &[PathBuf],
+    needs: &Needs,
+) -> io::Result<()> {
     for path in needs.directories.iter().rev() {
         let here = inside(root, path);
         if !here.is_dir() {
@@ -132,10 +154,17 @@ pub(super) fn complete_directories(root: &Path, lowers: &[PathBuf], needs: &Need
 
 /// Makes one link to a file below: the file is copied up under its own name, as overlayfs would do, and linked.
 /// `false` if no lower layer has the target.
-pub(super) fn link(root: &Path, lowers: &[PathBuf], path: &[u8], target: &[u8]) -> io::Result<bool> {
+pub(super) fn link(
+    root: &Path,
+    lowers: &[PathBuf],
+    path: &[u8],
+    target: &[u8],
+) -> io::Result<bool> {
     let copy = inside(root, target);
     if fs::symlink_metadata(&copy).is_err() {
-        let Some(found) = find(lowers, target)? else { return Ok(false) };
+        let Some(found) = find(lowers, target)? else {
+            return Ok(false);
+        };
         if !fs::symlink_metadata(&found)?.is_file() {
             return Ok(false);
         }
@@ -152,7 +181,9 @@ pub(super) fn link(root: &Path, lowers: &[PathBuf], path: &[u8], target: &[u8]) 
 
 /// Makes something in a directory without changing the directory's times.
 fn keeping_parent(path: &Path, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let Some(parent) = path.parent() else { return make() };
+    let Some(parent) = path.parent() else {
+        return make();
+    };
     fs::create_dir_all(parent)?;
     let attributes = Attributes::read(parent)?;
     make()?;

@@ -59,11 +59,17 @@ impl Directories {
         }
         for name in ["layers", "empty"] {
             let path = dir.join(name);
-            fs::create_dir_all(&path).map_err(SnapshotError::io("creating the directory", &path))?;
+            fs::create_dir_all(&path)
+                .map_err(SnapshotError::io("creating the directory", &path))?;
         }
         let dir = fs::canonicalize(dir).map_err(SnapshotError::io("finding", dir))?;
         let layers = read_layers(&dir.join("layers"))?;
-        Ok(Self { dir, next: AtomicU64::new(0), layers: Mutex::new(layers), filling: Mutex::default() })
+        Ok(Self {
+            dir,
+            next: AtomicU64::new(0),
+            layers: Mutex::new(layers),
+            filling: Mutex::default(),
+        })
     }
 
     /// The names under which the layers of `chain` are present, lowest first.
@@ -93,14 +99,26 @@ impl Directories {
 
     /// The roots of the layers of `chain`, the top one first.
     fn roots(&self, chain: &[LayerId]) -> Result<Vec<PathBuf>, SnapshotError> {
-        Ok(self.names(chain)?.iter().rev().map(|name| self.root(name)).collect())
+        Ok(self
+            .names(chain)?
+            .iter()
+            .rev()
+            .map(|name| self.root(name))
+            .collect())
     }
 
     fn fresh(&self, kind: &str) -> PathBuf {
-        self.dir.join(kind).join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        self.dir
+            .join(kind)
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    fn fill(&self, chain: &[LayerId], layer: LayerId, content: &LayerContent<'_>) -> Result<(), SnapshotError> {
+    fn fill(
+        &self,
+        chain: &[LayerId],
+        layer: LayerId,
+        content: &LayerContent<'_>,
+    ) -> Result<(), SnapshotError> {
         let lowers = self.roots(&chain[..chain.len() - 1])?;
         let home = Scratch(self.fresh("making"));
         let root = home.0.join("fs");
@@ -109,16 +127,22 @@ impl Directories {
 
         let needs = Needs::of(content.toc);
         for (path, target) in &needs.links {
-            let made = below::link(&root, &lowers, path, target).map_err(SnapshotError::io("linking in", &root))?;
+            let made = below::link(&root, &lowers, path, target)
+                .map_err(SnapshotError::io("linking in", &root))?;
             if !made {
                 let target = String::from_utf8_lossy(target).into_owned();
                 return Err(SnapshotError::LinkTarget { layer, target });
             }
         }
-        below::complete_directories(&root, &lowers, &needs).map_err(SnapshotError::io("setting attributes in", &root))?;
+        below::complete_directories(&root, &lowers, &needs)
+            .map_err(SnapshotError::io("setting attributes in", &root))?;
         let free = needs.only_the_root()
             && (lowers.first().map_or(Ok(true), |below| is_plain(below))? || !is_plain(&root)?);
-        let name = if free { free_name(&layer) } else { bound_name(chain) };
+        let name = if free {
+            free_name(&layer)
+        } else {
+            bound_name(chain)
+        };
         self.publish(&home.0, name, layer)
     }
 
@@ -129,25 +153,42 @@ impl Directories {
         fs::write(&file, bytes.to_string()).map_err(SnapshotError::io("writing", &file))?;
         let place = self.dir.join("layers").join(&name);
         fs::rename(home, &place).map_err(SnapshotError::io("putting in place", &place))?;
-        lock(&self.layers).insert(name, Layer { id, bytes, plain_root, hold: Arc::default() });
+        lock(&self.layers).insert(
+            name,
+            Layer {
+                id,
+                bytes,
+                plain_root,
+                hold: Arc::default(),
+            },
+        );
         Ok(())
     }
 }
 
 impl Snapshotter for Directories {
     fn ensure(&self, chain: &[LayerId], content: &LayerContent<'_>) -> Result<(), SnapshotError> {
-        let Some(&layer) = chain.last() else { return Ok(()) };
+        let Some(&layer) = chain.last() else {
+            return Ok(());
+        };
         if self.names(chain).is_ok() {
             return Ok(());
         }
         let gate = lock(&self.filling).entry(layer).or_default().clone();
         let result = {
             let _turn = lock(&gate);
-            if self.names(chain).is_ok() { Ok(()) } else { self.fill(chain, layer, content) }
+            if self.names(chain).is_ok() {
+                Ok(())
+            } else {
+                self.fill(chain, layer, content)
+            }
         };
         drop(gate);
         let mut filling = lock(&self.filling);
-        if filling.get(&layer).is_some_and(|gate| Arc::strong_count(gate) == 1) {
+        if filling
+            .get(&layer)
+            .is_some_and(|gate| Arc::strong_count(gate) == 1)
+        {
             filling.remove(&layer);
         }
         result
@@ -155,12 +196,15 @@ impl Snapshotter for Directories {
 
     fn new_upper(&self, chain: &[LayerId]) -> Result<UpperDir, SnapshotError> {
         let attributes = match self.roots(chain)?.first() {
-            Some(root) => Attributes::read(root).map_err(SnapshotError::io("reading the attributes of", root))?,
+            Some(root) => Attributes::read(root)
+                .map_err(SnapshotError::io("reading the attributes of", root))?,
             None => Attributes::undescribed(),
         };
         let upper = UpperDir::create(self.fresh("uppers"))?;
         let dir = upper.dir();
-        attributes.write(&dir).map_err(SnapshotError::io("setting the attributes of", &dir))?;
+        attributes
+            .write(&dir)
+            .map_err(SnapshotError::io("setting the attributes of", &dir))?;
         Ok(upper)
     }
 
@@ -176,9 +220,18 @@ impl Snapshotter for Directories {
             lowers.push(self.dir.join("empty"));
         }
         let source = match upper {
-            Some(upper) => MountSource::Overlay { lowers, upper: Some((upper.dir(), upper.work())) },
-            None if lowers.len() == 1 => MountSource::Bind { path: lowers.remove(0), read_only: true },
-            None => MountSource::Overlay { lowers, upper: None },
+            Some(upper) => MountSource::Overlay {
+                lowers,
+                upper: Some((upper.dir(), upper.work())),
+            },
+            None if lowers.len() == 1 => MountSource::Bind {
+                path: lowers.remove(0),
+                read_only: true,
+            },
+            None => MountSource::Overlay {
+                lowers,
+                upper: None,
+            },
         };
         mounts.specs.push(MountSpec::new(source));
         Ok(mounts)
@@ -220,13 +273,17 @@ fn free_name(layer: &LayerId) -> String {
 
 /// The name of a layer as it is over the chain below it.
 fn bound_name(chain: &[LayerId]) -> String {
-    let layer = chain.last().map(|layer| layer.digest().hex()).unwrap_or_default();
+    let layer = chain
+        .last()
+        .map(|layer| layer.digest().hex())
+        .unwrap_or_default();
     let context = Chain(chain.to_vec()).id().hex();
     format!("{layer}.{}", &context[..16])
 }
 
 fn is_plain(root: &Path) -> Result<bool, SnapshotError> {
-    let attributes = Attributes::read(root).map_err(SnapshotError::io("reading the attributes of", root))?;
+    let attributes =
+        Attributes::read(root).map_err(SnapshotError::io("reading the attributes of", root))?;
     Ok(attributes == Attributes::undescribed())
 }
 
@@ -260,13 +317,27 @@ fn read_layers(dir: &Path) -> Result<HashMap<String, Layer>, SnapshotError> {
     let mut layers = HashMap::new();
     for entry in fs::read_dir(dir).map_err(SnapshotError::io("listing", dir))? {
         let entry = entry.map_err(SnapshotError::io("listing", dir))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         let hex = name.split('.').next().unwrap_or_default();
-        let Ok(id) = format!("sha256:{hex}").parse::<LayerId>() else { continue };
-        let bytes = fs::read_to_string(entry.path().join("bytes")).ok().and_then(|text| text.parse().ok());
+        let Ok(id) = format!("sha256:{hex}").parse::<LayerId>() else {
+            continue;
+        };
+        let bytes = fs::read_to_string(entry.path().join("bytes"))
+            .ok()
+            .and_then(|text| text.parse().ok());
         if let Some(bytes) = bytes {
             let plain_root = is_plain(&entry.path().join("fs"))?;
-            layers.insert(name, Layer { id, bytes, plain_root, hold: Arc::default() });
+            layers.insert(
+                name,
+                Layer {
+                    id,
+                    bytes,
+                    plain_root,
+                    hold: Arc::default(),
+                },
+            );
         }
     }
     Ok(layers)

@@ -97,13 +97,19 @@ pub struct Mounts {
 impl Mounts {
     /// Mounts that depend on nothing that could be removed.
     pub fn unheld(specs: Vec<MountSpec>) -> Self {
-        Self { specs, holds: Vec::new() }
+        Self {
+            specs,
+            holds: Vec::new(),
+        }
     }
 }
 
 impl fmt::Debug for Mounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mounts").field("specs", &self.specs).field("holds", &self.holds.len()).finish()
+        f.debug_struct("Mounts")
+            .field("specs", &self.specs)
+            .field("holds", &self.holds.len())
+            .finish()
     }
 }
 
@@ -186,6 +192,10 @@ pub enum SnapshotError {
 impl SnapshotError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 }

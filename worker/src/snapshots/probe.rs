@@ -38,16 +38,26 @@ pub enum ProbeError {
 pub fn probe(data: &Path) -> Result<(), ProbeError> {
     let failed = |reason: &str| {
         let (path, reason) = (data.to_owned(), reason.to_owned());
-        move |source| ProbeError::Failed { path, reason, source }
+        move |source| ProbeError::Failed {
+            path,
+            reason,
+            source,
+        }
     };
-    let scratch = tempfile::Builder::new().prefix("probe-").tempdir_in(data).map_err(failed("creating a directory"))?;
+    let scratch = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in(data)
+        .map_err(failed("creating a directory"))?;
     let dirs = ["lower", "upper", "work", "merged"].map(|name| scratch.path().join(name));
     for dir in &dirs {
         fs::create_dir(dir).map_err(failed("creating a directory"))?;
     }
     fs::write(dirs[0].join("file"), "lower").map_err(failed("writing a file"))?;
     let [lower, upper, work, merged] = dirs;
-    let source = MountSource::Overlay { lowers: vec![lower], upper: Some((upper.clone(), work)) };
+    let source = MountSource::Overlay {
+        lowers: vec![lower],
+        upper: Some((upper.clone(), work)),
+    };
     let tried = private::run("overlay-probe", move || {
         private::mount(&MountSpec::new(source), &merged)?;
         fs::remove_file(merged.join("file"))?;
@@ -55,12 +65,18 @@ pub fn probe(data: &Path) -> Result<(), ProbeError> {
     });
     match tried {
         Ok(Ok(())) if upper.join("other").exists() => Ok(()),
-        Ok(Ok(())) => Err(failed("looking for what was written")(io::ErrorKind::NotFound.into())),
+        Ok(Ok(())) => Err(failed("looking for what was written")(
+            io::ErrorKind::NotFound.into(),
+        )),
         Ok(Err(error)) | Err(error) => Err(explain(data, error, failed("mounting and writing"))),
     }
 }
 
-fn explain(data: &Path, error: io::Error, other: impl FnOnce(io::Error) -> ProbeError) -> ProbeError {
+fn explain(
+    data: &Path,
+    error: io::Error,
+    other: impl FnOnce(io::Error) -> ProbeError,
+) -> ProbeError {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
     let kind = rustix::fs::statfs(data).map(|answer| answer.f_type);
     if kind.is_ok_and(|kind| kind == OVERLAYFS_SUPER_MAGIC) {
