@@ -1,1 +1,3 @@
-//! skeleton
+//! The coordinator: the endpoint of clients and workers.
+
+pub mod export;
