@@ -8,6 +8,7 @@ mod assemble;
 mod check;
 mod codec;
 mod decompress;
+mod encode;
 mod flat;
 mod id;
 mod ingest;
@@ -15,6 +16,7 @@ mod limits;
 pub mod path;
 mod ranges;
 mod source;
+mod tarform;
 mod tarread;
 mod tee;
 #[cfg(test)]
@@ -27,10 +29,12 @@ pub use codec::{MAX_DECODED, MAX_ENCODED, TocError};
 pub use decompress::{
     Compression, DigestReader, Limited, TooManyBytes, decompressor, sniffed_decompressor,
 };
+pub use encode::{BLOCK, ENCODER_VERSION, EncodeError, Encoded, Encoding, encode};
 pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, random_flat_id};
 pub use ingest::{IngestError, Ingested, is_archive, read_archive, read_tar};
 pub use limits::Limits;
 pub use path::path_cmp;
 pub use ranges::Ranges;
 pub use source::{ExtentSource, FileReader, read_names};
+pub use tarform::{TAR_FORM_VERSION, TarFormError, TarSummary, write_tar};
 pub use toc::{Entry, Extent, Kind, NameFiles, Time, Toc};
