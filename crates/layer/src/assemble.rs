@@ -23,6 +23,8 @@ pub(crate) enum AssembleError {
     BadLink,
     #[error("it replaces the root directory")]
     Root,
+    #[error("it is a hard link to a path of a lower layer that this layer replaces or removes")]
+    LinkToReplaced,
 }
 
 /// The path with `/` as NUL, whose plain order is that of [`path_cmp`](crate::path::path_cmp).
@@ -110,11 +112,21 @@ impl Assembler {
         Ok(())
     }
 
-    /// The entries in order, with canonical link numbers.
-    pub(crate) fn finish(self) -> Vec<Entry> {
+    /// The entries in order, with canonical link numbers. An error comes with the path of its entry.
+    pub(crate) fn finish(self) -> Result<Vec<Entry>, (Vec<u8>, AssembleError)> {
+        let replaced =
+            |e: &&Entry| matches!(&e.kind, Kind::LinkBelow { target } if self.has(target));
+        if let Some(bad) = self.entries.values().find(replaced) {
+            return Err((bad.path.clone(), AssembleError::LinkToReplaced));
+        }
         let mut entries: Vec<Entry> = self.entries.into_values().collect();
         number_links(&mut entries);
-        entries
+        Ok(entries)
+    }
+
+    /// Whether the layer has an entry at exactly this path.
+    pub(crate) fn has(&self, path: &[u8]) -> bool {
+        self.entries.contains_key(&key(path))
     }
 
     /// Where `path` really is: its parent with the layer's own symbolic links followed inside the root. A whiteout on

@@ -32,6 +32,9 @@ pub enum CheckError {
         "the extents of {0:?} in a table of contents overlap, leave the file or name no flat file"
     )]
     Extents(String),
+    /// A link to a lower layer's path that this layer sets or removes itself.
+    #[error("{0:?} in a table of contents links to a path below that the layer itself replaces")]
+    LinkToReplaced(String),
     /// Hard links whose numbers are not canonical or that differ.
     #[error(
         "the hard link number of {0:?} in a table of contents is not canonical, or its links differ"
@@ -58,12 +61,21 @@ impl Toc {
             check_metadata(entry)?;
             check_extents(entry, self.flats.len())?;
             links.check(entry)?;
+            if matches!(&entry.kind, Kind::LinkBelow { target } if self.has(target)) {
+                return Err(CheckError::LinkToReplaced(show(&entry.path)));
+            }
             last = Some(entry);
             if !matches!(entry.kind, Kind::Directory { .. }) {
                 blocker = Some(entry);
             }
         }
         links.finish()
+    }
+
+    fn has(&self, path: &[u8]) -> bool {
+        self.entries
+            .binary_search_by(|e| path_cmp(&e.path, path))
+            .is_ok()
     }
 }
 

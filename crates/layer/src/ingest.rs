@@ -183,7 +183,9 @@ fn read_members(
         };
         applied.map_err(|why: AssembleError| refused(&member.path, why))?;
     }
-    Ok(assembler.finish())
+    assembler
+        .finish()
+        .map_err(|(path, why)| refused(&path, why))
 }
 
 fn refused(path: &[u8], why: impl ToString) -> IngestError {

@@ -8,6 +8,7 @@ mod assemble;
 mod check;
 mod codec;
 mod decompress;
+mod encode;
 mod extent_source;
 mod flat;
 mod glob;
@@ -21,6 +22,7 @@ mod ranges;
 mod resolve;
 mod select;
 mod source;
+mod tarform;
 mod tarread;
 mod tee;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use codec::{MAX_DECODED, MAX_ENCODED, TocError};
 pub use decompress::{
     Compression, DigestReader, Limited, TooManyBytes, decompressor, sniffed_decompressor,
 };
+pub use encode::{BLOCK, ENCODER_VERSION, EncodeError, Encoded, Encoding, encode};
 pub use extent_source::{ExtentSource, FileReader, read_names};
 pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, random_flat_id};
 pub use glob::{BadPattern, glob_match, has_wildcards};
@@ -46,5 +49,6 @@ pub use ranges::Ranges;
 pub use resolve::{Follow, ResolveError};
 pub use select::{Selection, content_id};
 pub use source::{CopySource, SelectError, SourceMatch};
+pub use tarform::{TAR_FORM_VERSION, TarFormError, TarSummary, write_tar};
 pub use toc::{Entry, Extent, Kind, NameFiles, Time, Toc};
 pub use tree::{Inode, Node, Tree, Walk};

@@ -13,7 +13,6 @@ use std::io::{self, Read};
 
 use crate::{Limits, Time};
 
-#[cfg(test)]
 pub(crate) use pax::push_record;
 
 const BLOCK: u64 = 512;

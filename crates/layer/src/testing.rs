@@ -112,6 +112,12 @@ pub(crate) fn layer(items: &[Item], flats: &FlatFiles) -> Toc {
                 continue;
             }
             Put::Link(target) => {
+                let below = [b"below/", &target[..]].concat();
+                let target = if assembler.has(target) {
+                    target
+                } else {
+                    &below
+                };
                 let _ = assembler.link(entry, target);
                 continue;
             }
@@ -122,7 +128,7 @@ pub(crate) fn layer(items: &[Item], flats: &FlatFiles) -> Toc {
     let flat = random_flat_id();
     writer.commit(flat).unwrap();
     let mut toc = Toc {
-        entries: assembler.finish(),
+        entries: assembler.finish().unwrap(),
         flats: vec![flat],
         ..Toc::default()
     };
@@ -132,7 +138,7 @@ pub(crate) fn layer(items: &[Item], flats: &FlatFiles) -> Toc {
 }
 
 /// The entry at `path`.
-pub(crate) fn at<'a>(toc: &'a Toc, path: impl AsRef<[u8]>) -> &'a Entry {
+pub(crate) fn at(toc: &Toc, path: impl AsRef<[u8]>) -> &Entry {
     let found = toc.entries.iter().find(|e| e.path == path.as_ref());
     found.unwrap_or_else(|| {
         panic!(
@@ -162,7 +168,6 @@ pub(crate) fn content(toc: &Toc, path: impl AsRef<[u8]>, flats: &FlatFiles) -> V
 }
 
 /// The TOC without what depends on where bytes lie.
-#[allow(dead_code)]
 pub(crate) fn without_flats(toc: &Toc) -> Toc {
     let mut toc = toc.clone();
     toc.flats.clear();

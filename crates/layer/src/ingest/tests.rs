@@ -349,6 +349,13 @@ fn broken_archives_are_named() {
         "not a directory",
     );
     check(
+        &Tar::default()
+            .member(b'1', "a", "low", b"")
+            .file("low", b"")
+            .end(),
+        "this layer replaces",
+    );
+    check(
         &Tar::default().file("d/.wh.", b"").end(),
         "whiteout without a name",
     );

@@ -121,7 +121,6 @@ fn time(value: &[u8]) -> Option<Time> {
 }
 
 /// Appends one record.
-#[cfg(test)]
 pub(crate) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
