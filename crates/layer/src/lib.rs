@@ -4,8 +4,12 @@
 //! [`Extent`]s of flat files. Mounts, cache keys, file steps and exports all work on TOCs and read only the extents
 //! they need. See `ARCHITECTURE.md`, "A layer's life".
 
+mod diff;
+mod draft;
+pub mod fileop;
 mod glob;
 mod merge;
+pub mod names;
 pub mod path;
 mod pattern;
 mod resolve;
@@ -15,6 +19,8 @@ mod toc;
 mod tree;
 mod writer;
 
+pub use diff::diff;
+pub use draft::Draft;
 pub use glob::{BadPattern, glob_match, has_wildcards};
 pub use path::path_cmp;
 pub use pattern::{Matched, PatternError, Patterns, why_excluded};
