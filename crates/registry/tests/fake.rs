@@ -365,7 +365,7 @@ async fn a_blob_takes_the_cheapest_way() {
     let registry = anonymous();
     let (blob, bytes) = image_blob("layer");
     let (first, second) = (server.reference("one:1"), server.reference("two:1"));
-    let push = async |to, origin| {
+    let push = async |to: &Reference, origin: Option<&Reference>| {
         registry
             .push_blob(to, &blob, origin, &bytes)
             .await
