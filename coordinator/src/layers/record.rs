@@ -66,7 +66,7 @@ impl LayerStore {
         if toc.layer_id() != id {
             return Err(LayersError::WrongToc(id));
         }
-        let digest = buildyard_cas::write_all(self.blobs.as_ref(), toc_bytes).await?;
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec()).await?.digest;
         let flats = named_bytes(&toc);
         let published = here || self.missing(&toc)?.is_empty();
         let record = LayerRecord {
@@ -89,11 +89,11 @@ impl LayerStore {
         let (id, bytes) = tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
             .await
             .expect("encoding does not panic");
-        let digest = buildyard_cas::write_all(self.blobs.as_ref(), &bytes).await?;
+        let digest = buildyard_cas::put(self.blobs.as_ref(), bytes).await?;
         let record = LayerRecord {
             id,
-            toc: Some(digest),
-            toc_size: bytes.len() as u64,
+            toc: Some(digest.digest),
+            toc_size: digest.size,
             flats: named_bytes(&toc),
             pulled: None,
             made_by: None,
@@ -141,7 +141,7 @@ impl LayerStore {
         if record.pulled.is_none() || toc.flats.iter().any(|flat| *flat != FlatId::from(id.0)) {
             return Err(LayersError::WrongToc(id));
         }
-        let digest = buildyard_cas::write_all(self.blobs.as_ref(), toc_bytes).await?;
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec()).await?.digest;
         let record = LayerRecord {
             toc: Some(digest),
             toc_size: toc_bytes.len() as u64,
