@@ -100,9 +100,62 @@ pub fn display(path: &[u8]) -> String {
     format!("/{}", String::from_utf8_lossy(path))
 }
 
+/// Like [`clean`], but `None` where the path is absolute or leads above its root.
+pub fn clean_inside(path: &[u8]) -> Option<Vec<u8>> {
+    if path.first() == Some(&b'/') {
+        return None;
+    }
+    let mut depth = 0usize;
+    for name in components(path) {
+        match name {
+            b"." => {}
+            b".." => depth = depth.checked_sub(1)?,
+            _ => depth += 1,
+        }
+    }
+    Some(clean(path))
+}
+
+/// Whether `path` may stand in a TOC: relative, no empty, `.` or `..` name, no NUL. The root is the empty path.
+pub(crate) fn is_canonical(path: &[u8]) -> bool {
+    if path.is_empty() {
+        return true;
+    }
+    let good = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    path.split(|b| *b == b'/').all(good)
+}
+
+/// A path as text for messages: what is not UTF-8 is shown escaped, long paths are cut.
+pub(crate) fn show(path: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    let cut = &path[..path.len().min(SHOWN)];
+    let dots = if path.len() > SHOWN { "…" } else { "" };
+    format!("{}{dots}", cut.escape_ascii())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cleaning_stays_inside_the_root() {
+        let check = |input: &str, cleaned: &str, inside: Option<&str>| {
+            assert_eq!(clean(input.as_bytes()), cleaned.as_bytes(), "{input}");
+            assert_eq!(
+                clean_inside(input.as_bytes()).as_deref(),
+                inside.map(str::as_bytes),
+                "{input}"
+            );
+        };
+        check("", "", Some(""));
+        check("./", "", Some(""));
+        check("./a//b/", "a/b", Some("a/b"));
+        check("a/../b", "b", Some("b"));
+        check("/etc/passwd", "etc/passwd", None);
+        check("../../etc", "etc", None);
+        check("a/../../b", "b", None);
+        check("..a/.b", "..a/.b", Some("..a/.b"));
+    }
 
     #[test]
     fn a_directory_sorts_right_before_its_contents() {
