@@ -19,7 +19,8 @@ use serde_json::json;
 use super::state::BuildState;
 use super::{Engine, internal};
 use crate::backend::{Build, BuildError, Ref, Refs, Solved};
-use crate::progress::{STDERR, VertexInfo, Warning};
+use super::internal_step::{internal_step, shown};
+use crate::progress::{STDERR, Warning};
 
 /// Largest Dockerfile or ignore file.
 const FILE_BYTES: u64 = 4 << 20;
@@ -118,7 +119,7 @@ impl Engine {
             };
             let lookups = requests.into_iter().map(|request| async move {
                 let look = self.resolve(state, &request.reference, &request.platform);
-                let image = self.internal_step(build, &request.name, |_| look).await.map_err(|error| {
+                let image = shown(build, &request.name, look).await.map_err(|error| {
                     let what = format!("{}: failed to resolve source metadata", request.reference);
                     error.context(what).at_source(info.clone(), vec![request.lines.to_pb()])
                 })?;
@@ -142,7 +143,8 @@ impl Engine {
             names.push("dockerfile".to_owned());
         }
         let step_name = format!("[internal] load build definition from {filename}");
-        self.internal_step(build, &step_name, |step| async move {
+        let step = internal_step(build, &step_name);
+        let load = async {
             let toc = self.sync_files(build, &options.dockerfile_key, names).await?;
             let mut bytes = self.small_file(&toc, filename).await?;
             if bytes.is_none() && filename == "Dockerfile" {
@@ -152,18 +154,18 @@ impl Engine {
                 BuildError::failed(format!("failed to read dockerfile: open {filename}: no such file or directory"))
             })?;
             Ok(Loaded { bytes, ignore: self.small_file(&toc, &own_ignore).await?, step })
-        })
-        .await
+        };
+        shown(build, &step_name, load).await
     }
 
     async fn load_ignore(&self, build: &Arc<Build>, options: &Options) -> Result<Vec<String>, BuildError> {
-        self.internal_step(build, "[internal] load .dockerignore", |_| async move {
+        let load = async {
             let name = ".dockerignore".to_owned();
             let toc = self.sync_files(build, &options.context_key, vec![name]).await?;
             let bytes = self.small_file(&toc, ".dockerignore").await?;
             Ok(bytes.map(|bytes| Dockerignore::parse(&bytes)).unwrap_or_default())
-        })
-        .await
+        };
+        shown(build, "[internal] load .dockerignore", load).await
     }
 
     async fn sync_files(&self, build: &Arc<Build>, dir: &str, follow: Vec<String>) -> Result<Toc, BuildError> {
@@ -191,27 +193,6 @@ impl Engine {
             }
             bytes => Ok(bytes),
         }
-    }
-
-    /// Shows work of the frontend as a step of the build.
-    pub(super) async fn internal_step<T, F>(
-        &self,
-        build: &Arc<Build>,
-        name: &str,
-        work: impl FnOnce(Digest) -> F,
-    ) -> Result<T, BuildError>
-    where
-        F: Future<Output = Result<T, BuildError>>,
-    {
-        let step = Digest::of(format!("{}\0{name}", build.id));
-        build.progress.declare(step, VertexInfo { name: name.to_owned(), ..VertexInfo::default() });
-        build.progress.started(step, SystemTime::now());
-        let outcome = work(step).await;
-        match &outcome {
-            Ok(_) => build.progress.completed(step, SystemTime::now()),
-            Err(error) => build.progress.failed(step, &error.message, SystemTime::now()),
-        }
-        outcome
     }
 }
 

@@ -10,6 +10,7 @@ mod frontend;
 mod history;
 mod host;
 mod images;
+mod internal_step;
 mod jobs;
 mod locations;
 mod missing;
@@ -117,7 +118,7 @@ fn insecure_registries(build: &Build) -> Vec<String> {
     names
         .flat_map(|names| names.split(','))
         .filter_map(|name| name.parse::<buildyard_registry::Reference>().ok())
-        .map(|reference| reference.registry().to_owned())
+        .map(|reference| reference.registry.clone())
         .collect()
 }
 
@@ -194,8 +195,8 @@ impl Backend for Engine {
 
     fn worker(&self) -> WorkerView {
         let mut platforms = vec![self.build_platform.clone()];
-        for offer in self.farm.known() {
-            for platform in offer.native.iter().chain(offer.emulated.iter().map(|(platform, _)| platform)) {
+        for worker in self.farm.known() {
+            for platform in worker.native.iter().chain(&worker.emulated) {
                 if !platforms.contains(platform) {
                     platforms.push(platform.clone());
                 }

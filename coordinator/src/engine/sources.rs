@@ -90,8 +90,8 @@ impl Engine {
             })
             .collect();
         let source = Source {
-            registry: image.reference.registry().to_owned(),
-            repository: image.reference.repository().to_owned(),
+            registry: image.reference.registry.clone(),
+            repository: image.reference.repository.clone(),
         };
         self.layers.put_image(&layers, &source, super::now()).await.map_err(super::internal)?;
         state.set_image(reference, platform, image.clone());

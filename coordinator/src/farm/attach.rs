@@ -36,7 +36,9 @@ pub(super) async fn attach(
     if line.replaced {
         farm.worker_lost(&offer.id, "its process was started anew").await.map_err(internal)?;
     }
-    farm.store.put_worker(&record(&offer)).await.map_err(internal)?;
+    let record = record(&offer);
+    farm.store.put_worker(&record).await.map_err(internal)?;
+    farm.note_known(record);
     let registered = welcome(farm, &offer, &register, &line).await?;
     farm.workers.order(&offer.id, to_worker::Order::Registered(registered));
     tracing::info!(

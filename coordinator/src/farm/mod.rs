@@ -17,13 +17,13 @@ mod service;
 mod steps;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use buildyard_model::{JobId, WorkerId};
 use buildyard_proto::v1::{self as proto, to_worker};
-use buildyard_store::{Store, StoreError, UnixMillis};
+use buildyard_store::{Store, StoreError, UnixMillis, WorkerRecord};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +68,8 @@ pub struct Farm {
     workers: workers::Workers,
     claims: claims::Claims,
     jobs: Mutex<HashMap<JobId, Arc<job::Job>>>,
+    /// Every worker that was ever here, as it last registered.
+    known: Mutex<BTreeMap<WorkerId, WorkerRecord>>,
     dispatch: mpsc::UnboundedSender<dispatch::Input>,
     /// Something about layers or workers changed that somebody may wait for.
     changed: Notify,
@@ -76,13 +78,17 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// A farm without workers, and its scheduling loop as a task that ends with `cancel`.
-    pub fn start(
+    /// A farm without connected workers, and its scheduling loop as a task that ends with `cancel`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(
         config: FarmConfig,
         store: Arc<dyn Store>,
         layers: Arc<LayerStore>,
         cancel: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, StoreError> {
+        let known = store.workers().await?;
         let (dispatch, inputs) = mpsc::unbounded_channel();
         let farm = Arc::new(Self {
             config,
@@ -91,14 +97,18 @@ impl Farm {
             workers: workers::Workers::default(),
             claims: claims::Claims::default(),
             jobs: Mutex::default(),
+            known: Mutex::new(known.iter().map(|record| (record.id.clone(), record.clone())).collect()),
             dispatch,
             changed: Notify::new(),
             tasks: TaskTracker::new(),
             cancel,
         });
+        for record in known {
+            farm.schedule(dispatch::Input::Known(record));
+        }
         farm.tasks.spawn(dispatch::run(farm.clone(), inputs));
         farm.tasks.spawn(steps::expire_claims(farm.clone()));
-        farm
+        Ok(farm)
     }
 
     /// Waits for everything that the farm has under way to end; call it after `cancel`.
@@ -110,6 +120,15 @@ impl Farm {
     /// Workers with a live connection.
     pub fn connected(&self) -> Vec<Offer> {
         self.workers.connected()
+    }
+
+    /// Every worker that was ever here, connected or not, as it last registered.
+    pub fn known(&self) -> Vec<WorkerRecord> {
+        self.known.lock().expect("nobody panics while holding it").values().cloned().collect()
+    }
+
+    fn note_known(&self, record: WorkerRecord) {
+        self.known.lock().expect("nobody panics while holding it").insert(record.id.clone(), record);
     }
 
     /// Queues a job.
@@ -186,6 +205,7 @@ impl Farm {
         let jobs: Vec<_> = self.lock_jobs().values().filter(|job| job.is_on(worker)).cloned().collect();
         for job in jobs {
             self.lock_jobs().remove(&job.request.id);
+            self.schedule(dispatch::Input::Ended(job.request.id.clone()));
             self.claims.leave(&job.request.id);
             job.tell(JobEvent::WorkerLost { worker: worker.clone(), reason: reason.to_owned() });
         }

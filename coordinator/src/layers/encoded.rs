@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use buildyard_cas::{BlobStore, WHOLE};
+use buildyard_cas::WHOLE;
 use buildyard_image::{Compression, CompressionKind, Descriptor};
-use buildyard_layer::{ENCODER_VERSION, Encoding, TAR_FORM_VERSION, Toc, encode};
+use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, encode};
 use buildyard_model::LayerId;
 use buildyard_registry::{BlobStream, Reference, Registry};
 use buildyard_store::{Encoded, EncodingKey, LayerRecord, UnixMillis};
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{LayerStore, LayersError};
-use crate::export::{ExportError, ExtentSource, LayerBlob, LayerBlobs};
+use crate::export::{ExportError, LayerBlob, LayerBlobs};
 
 /// Bytes that the encoder hands over at once.
 const PIECE: usize = 256 << 10;
