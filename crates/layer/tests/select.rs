@@ -249,6 +249,31 @@ fn a_mount_sees_everything_beneath_its_selector() {
     );
 }
 
+#[test]
+fn name_lookups_see_the_contents_of_two_files() {
+    let id =
+        |entries: Vec<Entry>| content_id(&tree(entries), &Selection::Names).expect("never refused");
+    let base = id(vec![
+        symlink("etc/passwd", "/usr/p"),
+        file("usr/p", "1"),
+        file("other", "1"),
+    ]);
+    assert_eq!(
+        base,
+        id(vec![mode(0o600, file("etc/passwd", "1"))]),
+        "only the content counts"
+    );
+    assert_ne!(
+        base,
+        id(vec![symlink("etc/passwd", "/usr/p"), file("usr/p", "2")])
+    );
+    assert_ne!(base, id(vec![file("etc/group", "1")]));
+    assert_eq!(
+        id(vec![]),
+        id(vec![symlink("etc/passwd", "passwd"), dir("etc/group")])
+    );
+}
+
 /// Stored keys cover these ids: when this test fails, every cache is lost with the change.
 #[test]
 fn ids_are_frozen() {
