@@ -3,7 +3,7 @@
 //! The copy itself ([`Draft::copy`](crate::Draft)) and the content id of what it sees ([`content_id`](crate::content_id)) both
 //! go through here, so that what is hashed is what is copied.
 
-use crate::glob::{BadPattern, glob_match, has_wildcards};
+use crate::glob::{Glob, has_wildcards};
 use crate::path;
 use crate::pattern::{Matched, PatternError, Patterns};
 use crate::resolve::{Follow, ResolveError};
@@ -116,7 +116,7 @@ impl CopySource {
         let wrong = |_| SelectError::Wildcard {
             pattern: path::display(clean),
         };
-        glob_match(&pattern, b"").map_err(wrong)?;
+        let glob = Glob::single(&pattern).map_err(wrong)?;
         let no_match = || SelectError::NoMatch {
             pattern: path::display(clean),
         };
@@ -127,7 +127,13 @@ impl CopySource {
             Err(ResolveError::NotADirectory { .. }) => return Err(no_match()),
             other => other?,
         };
-        let matches = wildcard_beneath(tree, &base, &pattern).map_err(wrong)?;
+        // A class may match a slash; without one, deeper paths than the pattern's cannot match.
+        let deepest = if pattern.contains(&b'[') {
+            usize::MAX
+        } else {
+            parts.len() - plain
+        };
+        let matches = wildcard_beneath(tree, &base, &glob, deepest);
         if matches.is_empty() && !self.allow_empty_wildcard {
             return Err(no_match());
         }
@@ -174,18 +180,9 @@ impl CopySource {
     }
 }
 
-/// What beneath `base` matches the pattern as a whole; what lies in a matched directory is not matched again.
-fn wildcard_beneath(
-    tree: &Tree,
-    base: &[u8],
-    pattern: &[u8],
-) -> Result<Vec<SourceMatch>, BadPattern> {
-    // A class may match a slash; without one, deeper paths than the pattern's cannot match.
-    let deepest = if pattern.contains(&b'[') {
-        usize::MAX
-    } else {
-        path::components(pattern).count()
-    };
+/// What beneath `base`, at most so many components deep, matches as a whole; what lies in a matched directory is not matched
+/// again.
+fn wildcard_beneath(tree: &Tree, base: &[u8], glob: &Glob, deepest: usize) -> Vec<SourceMatch> {
     let mut matches = Vec::new();
     let mut walk = tree.walk(base);
     while let Some(node) = walk.next() {
@@ -193,7 +190,7 @@ fn wildcard_beneath(
         if relative.is_empty() {
             continue;
         }
-        let matched = glob_match(pattern, relative)?;
+        let matched = glob.matches(relative);
         if matched {
             let name = path::file_name(node.path).to_vec();
             matches.push(SourceMatch {
@@ -205,7 +202,7 @@ fn wildcard_beneath(
             walk.skip_beneath(&node);
         }
     }
-    Ok(matches)
+    matches
 }
 
 /// Compiled include and exclude patterns. They see paths relative to the directory that is copied.

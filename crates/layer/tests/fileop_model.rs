@@ -314,6 +314,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// What every TOC promises.
 fn check_sound(toc: &buildyard_layer::Toc) {
+    assert_eq!(toc.check(), Ok(()));
     assert!(
         toc.entries
             .is_sorted_by(|a, b| path_cmp(&a.path, &b.path).is_lt())
