@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::path::{clean, components, file_name, is_under, join, parent};
+use crate::path::{clean, components, file_name, is_within, join, parent};
 use crate::{Entry, Kind, Time};
 
 /// As many symbolic links as the kernel follows in one path.
@@ -189,7 +189,7 @@ impl Assembler {
     /// Puts the entry at its (real) path over what is there.
     fn put(&mut self, mut entry: Entry) {
         let stale = |(written, real): &(Vec<u8>, Vec<u8>)| {
-            is_under(written, &entry.path) || is_under(real, &entry.path)
+            is_within(written, &entry.path) || is_within(real, &entry.path)
         };
         if self.resolved.as_ref().is_some_and(stale) {
             self.resolved = None;
@@ -210,14 +210,14 @@ impl Assembler {
     fn has_children(&self, directory: &[u8]) -> bool {
         let mut from = self.entries.range(key(directory)..);
         from.next()
-            .is_some_and(|(_, e)| is_under(&e.path, directory))
+            .is_some_and(|(_, e)| is_within(&e.path, directory))
     }
 
     fn remove_children(&mut self, directory: &[u8]) {
         let under = self
             .entries
             .range(key(directory)..)
-            .take_while(|(_, e)| is_under(&e.path, directory));
+            .take_while(|(_, e)| is_within(&e.path, directory));
         let gone: Vec<Vec<u8>> = under.map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.entries.remove(&key);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::path::{is_canonical, is_under, path_cmp, show};
+use crate::path::{is_canonical, is_within, path_cmp, show};
 use crate::{Entry, Extent, Kind, Toc};
 
 /// The invariant that a TOC breaks.
@@ -55,7 +55,7 @@ impl Toc {
             if last.is_some_and(|l| path_cmp(&l.path, &entry.path).is_ge()) {
                 return Err(CheckError::Order(show(&entry.path)));
             }
-            if let Some(b) = blocker.filter(|b| is_under(&entry.path, &b.path)) {
+            if let Some(b) = blocker.filter(|b| is_within(&entry.path, &b.path)) {
                 return Err(CheckError::Parent(show(&entry.path), show(&b.path)));
             }
             check_metadata(entry)?;

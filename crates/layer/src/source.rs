@@ -1,145 +1,322 @@
-//! Reading the bytes that a TOC points to.
+//! What a copy takes from its source: matches of the source path, filtered by include and exclude patterns.
+//!
+//! The copy itself ([`Draft::copy`](crate::Draft)) and the content id of what it sees ([`content_id`](crate::content_id)) both
+//! go through here, so that what is hashed is what is copied.
 
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use crate::glob::{Glob, has_wildcards};
+use crate::path;
+use crate::pattern::{Matched, PatternError, Patterns};
+use crate::resolve::{Follow, ResolveError};
+use crate::tree::{Node, Tree};
 
-use buildyard_model::FlatId;
-
-use crate::flat::FlatFiles;
-use crate::path::show;
-use crate::{Entry, Extent, Kind, NameFiles, Toc};
-
-/// The bytes of flat files, wherever they are.
-pub trait ExtentSource: Send + Sync {
-    /// Fills `buf` with the bytes at `offset` of the flat file, or fails: never fewer bytes, never bytes that are
-    /// not known to be right.
-    fn read_at(&self, flat: FlatId, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+/// The source side of BuildKit's `FileActionCopy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopySource {
+    /// The path in the source tree; a wildcard pattern if `allow_wildcard`.
+    pub src: String,
+    /// Whether `src` is followed when it is itself a symbolic link. Links on the way to it always are.
+    pub follow_symlink: bool,
+    /// Whether `src` may have wildcards.
+    pub allow_wildcard: bool,
+    /// Whether a wildcard may match nothing.
+    pub allow_empty_wildcard: bool,
+    /// If there are any, only what matches them (or lies in a directory that does) is copied.
+    pub include: Vec<String>,
+    /// What matches them is left out.
+    pub exclude: Vec<String>,
+    /// Patterns, relative to the source; each must match something that is copied.
+    pub required_paths: Vec<String>,
 }
 
-impl ExtentSource for FlatFiles {
-    fn read_at(&self, flat: FlatId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let asked = offset..offset.saturating_add(buf.len() as u64);
-        let mut opened = self.opened(flat)?;
-        if !opened.has(&asked) {
-            // Somebody else may have fetched more since the file was opened.
-            self.forget(flat);
-            opened = self.opened(flat)?;
+/// One path that a source path or wildcard stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceMatch {
+    /// The last component as it was named or matched (not that of a link's target); empty for the root. A copy into a
+    /// directory makes this name.
+    pub name: Vec<u8>,
+    /// Where it is: clean, symbolic links followed. It exists.
+    pub path: Vec<u8>,
+}
+
+/// Why a source cannot be selected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// The source path does not exist. BuildKit words it `"/path": not found` behind
+    /// `failed to calculate checksum of ref …:`.
+    #[error("{path:?}: not found")]
+    NotFound {
+        /// The absolute path that was asked for.
+        path: String,
+    },
+    /// A wildcard matches nothing.
+    #[error("{pattern} not found")]
+    NoMatch {
+        /// The absolute pattern.
+        pattern: String,
+    },
+    /// A path leads through too many links or through a file.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The source path is not a well-formed wildcard.
+    #[error("{pattern:?}: syntax error in pattern")]
+    Wildcard {
+        /// The pattern.
+        pattern: String,
+    },
+    /// An include, exclude or required pattern is wrong.
+    #[error("invalid {list} patterns")]
+    Pattern {
+        /// `include`, `exclude` or `required`.
+        list: &'static str,
+        /// What is wrong.
+        source: PatternError,
+    },
+}
+
+impl CopySource {
+    /// The paths that the source stands for, in order. Empty only where a wildcard may match nothing.
+    ///
+    /// # Errors
+    ///
+    /// The path does not exist, or the wildcard matches nothing or is not well-formed.
+    pub fn matches(&self, tree: &Tree) -> Result<Vec<SourceMatch>, SelectError> {
+        let clean = path::clean(self.src.as_bytes());
+        if self.allow_wildcard && has_wildcards(&clean) {
+            return self.wildcard(tree, &clean);
         }
-        if !opened.has(&asked) {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!(
-                    "bytes {}..{} of flat file {flat} are not on this machine",
-                    asked.start, asked.end
-                ),
-            ));
+        let not_found = || SelectError::NotFound {
+            path: path::display(&clean),
+        };
+        let path = tree
+            .resolve(&clean, self.follow())
+            .map_err(|error| match error {
+                ResolveError::NotADirectory { .. } => not_found(),
+                other => other.into(),
+            })?;
+        tree.get(&path).ok_or_else(not_found)?;
+        Ok(vec![SourceMatch {
+            name: path::file_name(&clean).to_vec(),
+            path,
+        }])
+    }
+
+    fn follow(&self) -> Follow {
+        if self.follow_symlink {
+            Follow::All
+        } else {
+            Follow::Parents
         }
-        opened.file.read_exact_at(buf, offset).map_err(|e| {
-            let what = format!(
-                "cannot read bytes {}..{} of flat file {flat}: {e}",
-                asked.start, asked.end
-            );
-            io::Error::new(e.kind(), what)
+    }
+
+    /// The part before the first component with a wildcard is followed, the rest matched against what lies beneath it.
+    fn wildcard(&self, tree: &Tree, clean: &[u8]) -> Result<Vec<SourceMatch>, SelectError> {
+        let parts: Vec<&[u8]> = path::components(clean).collect();
+        let plain = parts.iter().take_while(|part| !has_wildcards(part)).count();
+        let pattern = parts[plain..].join(&b'/');
+        let wrong = |_| SelectError::Wildcard {
+            pattern: path::display(clean),
+        };
+        let glob = Glob::single(&pattern).map_err(wrong)?;
+        let no_match = || SelectError::NoMatch {
+            pattern: path::display(clean),
+        };
+        let base = match tree.resolve(&parts[..plain].join(&b'/'), self.follow()) {
+            Err(ResolveError::NotADirectory { .. }) if self.allow_empty_wildcard => {
+                return Ok(Vec::new());
+            }
+            Err(ResolveError::NotADirectory { .. }) => return Err(no_match()),
+            other => other?,
+        };
+        // A class may match a slash; without one, deeper paths than the pattern's cannot match.
+        let deepest = if pattern.contains(&b'[') {
+            usize::MAX
+        } else {
+            parts.len() - plain
+        };
+        let matches = wildcard_beneath(tree, &base, &glob, deepest);
+        if matches.is_empty() && !self.allow_empty_wildcard {
+            return Err(no_match());
+        }
+        Ok(matches)
+    }
+
+    pub(crate) fn filter(&self) -> Result<Filter, SelectError> {
+        let compile = |list: &'static str, patterns: &[String]| {
+            Patterns::new(patterns).map_err(|source| SelectError::Pattern { list, source })
+        };
+        Ok(Filter {
+            include: compile("include", &self.include)?,
+            exclude: compile("exclude", &self.exclude)?,
         })
     }
-}
 
-/// Reads one file of a TOC from its extents; holes read as zeros. Buffers nothing.
-pub struct FileReader<'a> {
-    flats: &'a [FlatId],
-    source: &'a dyn ExtentSource,
-    extents: &'a [Extent],
-    size: u64,
-    at: u64,
-}
-
-impl<'a> FileReader<'a> {
-    /// A reader of the file at `extents`, `size` bytes long, whose extents index `flats`.
-    pub fn new(
-        source: &'a dyn ExtentSource,
-        flats: &'a [FlatId],
-        size: u64,
-        extents: &'a [Extent],
-    ) -> Self {
-        Self {
-            flats,
-            source,
-            extents,
-            size,
-            at: 0,
-        }
-    }
-
-    /// A reader of `entry` of `toc`; `None` where the entry is not a regular file.
-    pub fn of_entry(source: &'a dyn ExtentSource, toc: &'a Toc, entry: &'a Entry) -> Option<Self> {
-        match &entry.kind {
-            Kind::File { size, extents, .. } => Some(Self::new(source, &toc.flats, *size, extents)),
-            _ => None,
-        }
-    }
-}
-
-impl Read for FileReader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self
-            .extents
-            .first()
-            .is_some_and(|e| e.at + e.length <= self.at)
-        {
-            self.extents = &self.extents[1..];
-        }
-        let (data, until) = match self.extents.first() {
-            Some(e) if e.at <= self.at => (Some(e), e.at + e.length),
-            Some(e) => (None, e.at),
-            None => (None, self.size),
-        };
-        let length = (until - self.at).min(buf.len() as u64) as usize;
-        let buf = &mut buf[..length];
-        match data {
-            Some(extent) if length > 0 => {
-                let flat = self
-                    .flats
-                    .get(extent.flat as usize)
-                    .ok_or(io::ErrorKind::InvalidData)?;
-                self.source
-                    .read_at(*flat, extent.offset + (self.at - extent.at), buf)?;
+    /// Whether each required path matches one of the paths that the filter lets through.
+    pub(crate) fn check_required(
+        &self,
+        tree: &Tree,
+        matches: &[SourceMatch],
+        filter: &Filter,
+    ) -> Result<(), SelectError> {
+        for required in &self.required_paths {
+            let relative = required.trim_start_matches('/').to_owned();
+            let pattern = Patterns::new(&[relative]).map_err(|source| SelectError::Pattern {
+                list: "required",
+                source,
+            })?;
+            let mut found = false;
+            for matched in matches {
+                filter.visit(tree, &matched.path, |seen| {
+                    found |=
+                        seen.role == Role::Included && pattern.matches_or_parent(seen.relative);
+                    Ok::<_, SelectError>(())
+                })?;
             }
-            _ => buf.fill(0),
+            if !found {
+                let path = path::display(&path::clean(required.as_bytes()));
+                return Err(SelectError::NotFound { path });
+            }
         }
-        self.at += length as u64;
-        Ok(length)
+        Ok(())
     }
 }
 
-/// The longest name file that is kept in a TOC, in bytes.
-const MAX_NAME_FILE: u64 = 1 << 20;
-
-/// Reads `etc/passwd` and `etc/group` of `toc`, where it has them as regular files of at most 1 MiB.
-pub fn read_names(toc: &Toc, source: &dyn ExtentSource) -> io::Result<NameFiles> {
-    Ok(NameFiles {
-        passwd: read_name_file(toc, source, b"etc/passwd")?,
-        group: read_name_file(toc, source, b"etc/group")?,
-    })
+/// What beneath `base`, at most so many components deep, matches as a whole; what lies in a matched directory is not matched
+/// again.
+fn wildcard_beneath(tree: &Tree, base: &[u8], glob: &Glob, deepest: usize) -> Vec<SourceMatch> {
+    let mut matches = Vec::new();
+    let mut walk = tree.walk(base);
+    while let Some(node) = walk.next() {
+        let relative = path::relative(node.path, base);
+        if relative.is_empty() {
+            continue;
+        }
+        let matched = glob.matches(relative);
+        if matched {
+            let name = path::file_name(node.path).to_vec();
+            matches.push(SourceMatch {
+                name,
+                path: node.path.to_vec(),
+            });
+        }
+        if matched || path::components(relative).count() >= deepest {
+            walk.skip_beneath(&node);
+        }
+    }
+    matches
 }
 
-fn read_name_file(
-    toc: &Toc,
-    source: &dyn ExtentSource,
-    path: &[u8],
-) -> io::Result<Option<Vec<u8>>> {
-    let Ok(at) = toc
-        .entries
-        .binary_search_by(|e| crate::path::path_cmp(&e.path, path))
-    else {
-        return Ok(None);
-    };
-    let entry = &toc.entries[at];
-    let small = matches!(entry.kind, Kind::File { size, .. } if size <= MAX_NAME_FILE);
-    let Some(mut reader) = FileReader::of_entry(source, toc, entry).filter(|_| small) else {
-        return Ok(None);
-    };
-    let mut bytes = Vec::new();
-    let read = reader.read_to_end(&mut bytes);
-    read.map_err(|e| io::Error::new(e.kind(), format!("cannot read {}: {e}", show(path))))?;
-    Ok(Some(bytes))
+/// Compiled include and exclude patterns. They see paths relative to the directory that is copied.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    include: Patterns,
+    exclude: Patterns,
+}
+
+/// Why a path is visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It is the source itself.
+    Top,
+    /// The patterns let it through.
+    Included,
+    /// A directory that they don't let through, but something in it.
+    Parent,
+}
+
+/// One path that a copy sees.
+pub(crate) struct Seen<'a, 't> {
+    pub(crate) node: &'a Node<'t>,
+    pub(crate) relative: &'a [u8],
+    pub(crate) role: Role,
+}
+
+/// A directory on the way to the current path.
+struct Above<'t> {
+    node: Node<'t>,
+    include: Matched,
+    exclude: Matched,
+    seen: bool,
+}
+
+impl Filter {
+    /// Visits `top` and what lies beneath it, as far as the patterns let it through, each directory before its contents.
+    pub(crate) fn visit<'t, E>(
+        &self,
+        tree: &'t Tree,
+        top: &[u8],
+        mut see: impl FnMut(Seen<'_, 't>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut above: Vec<Above<'t>> = Vec::new();
+        let mut walk = tree.walk(top);
+        while let Some(node) = walk.next() {
+            let relative = path::relative(node.path, top);
+            if relative.is_empty() {
+                see(Seen {
+                    node: &node,
+                    relative,
+                    role: Role::Top,
+                })?;
+                above.push(Above {
+                    node,
+                    include: Matched::default(),
+                    exclude: Matched::default(),
+                    seen: true,
+                });
+                continue;
+            }
+            while above
+                .last()
+                .is_some_and(|dir| !path::is_within(node.path, dir.node.path))
+            {
+                above.pop();
+            }
+            let Some(dir) = above.last() else { continue };
+            let (include, exclude) = self.decide(relative, dir);
+            let included = include.0 && !exclude.0;
+            if included {
+                for dir in above.iter_mut().filter(|dir| !dir.seen) {
+                    dir.seen = true;
+                    let relative = path::relative(dir.node.path, top);
+                    see(Seen {
+                        node: &dir.node,
+                        relative,
+                        role: Role::Parent,
+                    })?;
+                }
+                see(Seen {
+                    node: &node,
+                    relative,
+                    role: Role::Included,
+                })?;
+            }
+            if !node.is_directory() {
+                continue;
+            }
+            if !included && self.prunes(relative, include.0, exclude.0) {
+                walk.skip_beneath(&node);
+            } else {
+                above.push(Above {
+                    node,
+                    include: include.1,
+                    exclude: exclude.1,
+                    seen: included,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&self, relative: &[u8], dir: &Above<'_>) -> ((bool, Matched), (bool, Matched)) {
+        let include = if self.include.is_empty() {
+            (true, Matched::default())
+        } else {
+            self.include.matches_in(relative, &dir.include)
+        };
+        (include, self.exclude.matches_in(relative, &dir.exclude))
+    }
+
+    fn prunes(&self, dir: &[u8], included: bool, excluded: bool) -> bool {
+        (excluded && !self.exclude.may_except_beneath(dir))
+            || (!included && !self.include.may_match_beneath(dir))
+    }
 }

@@ -88,6 +88,22 @@ impl FlatWriter {
         Ok(offset)
     }
 
+    /// Writes `bytes` at `offset`, for writers that place files themselves: each on a 512-byte boundary, the padding left
+    /// out. What is never written reads as zeros.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.temporary.as_file().write_all_at(bytes, offset)?;
+        self.end
+            .fetch_max(offset + bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the flat file `length` bytes long, the padding after the last file included.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.temporary.as_file().set_len(length)?;
+        self.end.store(length, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// How long the flat file is so far, in bytes.
     pub fn len(&self) -> u64 {
         self.end.load(Ordering::Relaxed)
