@@ -5,6 +5,8 @@
 //! they need. See `ARCHITECTURE.md`, "A layer's life".
 
 mod assemble;
+mod beneath;
+mod capture;
 mod check;
 mod codec;
 mod decompress;
@@ -18,6 +20,7 @@ mod glob;
 mod id;
 mod ingest;
 mod limits;
+mod lower;
 mod merge;
 pub mod names;
 pub mod path;
@@ -32,10 +35,12 @@ mod tee;
 #[cfg(test)]
 mod testing;
 mod toc;
+mod unpack;
 mod tree;
 mod writer;
 
 pub use assemble::number_links;
+pub use capture::{CaptureError, Captured, capture};
 pub use check::CheckError;
 pub use codec::{MAX_DECODED, MAX_ENCODED, TocError};
 pub use decompress::{
@@ -49,6 +54,7 @@ pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, random_flat_id};
 pub use glob::{BadPattern, glob_match, has_wildcards};
 pub use ingest::{IngestError, Ingested, is_archive, read_archive, read_tar};
 pub use limits::Limits;
+pub use lower::Lower;
 pub use path::path_cmp;
 pub use pattern::{Matched, PatternError, Patterns, why_excluded};
 pub use ranges::Ranges;
@@ -57,4 +63,5 @@ pub use select::{Selection, content_id};
 pub use source::{CopySource, SelectError, SourceMatch};
 pub use tarform::{TAR_FORM_VERSION, TarFormError, TarSummary, write_tar};
 pub use toc::{Entry, Extent, Kind, NameFiles, Time, Toc};
+pub use unpack::{UnpackError, unpack};
 pub use tree::{Inode, Node, Tree, Walk};
