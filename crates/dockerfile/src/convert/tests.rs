@@ -100,7 +100,7 @@ impl Case {
     }
 
     pub(super) fn error(&self) -> ConvertError {
-        self.try_run().expect_err("it is wrong")
+        self.try_run().err().expect("it is wrong")
     }
 
     /// The operation of the last step of this kind.
