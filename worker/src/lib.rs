@@ -1,1 +1,12 @@
-//! skeleton
+//! The doing side of the farm: what a worker is made of.
+//!
+//! `snapshots` makes results ready to mount, `runner` runs one container, `exec` turns an LLB exec operation into such
+//! a run, `network` and `emulation` say what this machine can offer to it.
+
+pub mod emulation;
+pub mod exec;
+pub mod network;
+pub mod runner;
+pub mod snapshots;
+#[cfg(test)]
+mod testing;

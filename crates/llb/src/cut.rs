@@ -25,7 +25,10 @@ pub fn cut(graph: &Graph, missing: &[usize]) -> Vec<Part> {
     for &number in missing {
         let step = graph.step(number);
         if step.executes() {
-            homes.insert(number, Some(step.platform.clone().unwrap_or_else(Platform::native)));
+            homes.insert(
+                number,
+                Some(step.platform.clone().unwrap_or_else(Platform::native)),
+            );
         }
     }
     follow_inputs(graph, missing, &mut homes);
@@ -33,10 +36,17 @@ pub fn cut(graph: &Graph, missing: &[usize]) -> Vec<Part> {
     let fallback = homes.values().flatten().next().cloned();
     let mut parts: BTreeMap<Option<Platform>, Vec<usize>> = BTreeMap::new();
     for &number in missing {
-        let home = homes.get(&number).cloned().flatten().or_else(|| fallback.clone());
+        let home = homes
+            .get(&number)
+            .cloned()
+            .flatten()
+            .or_else(|| fallback.clone());
         parts.entry(home).or_default().push(number);
     }
-    parts.into_iter().map(|(platform, steps)| Part { platform, steps }).collect()
+    parts
+        .into_iter()
+        .map(|(platform, steps)| Part { platform, steps })
+        .collect()
 }
 
 /// Steps on top of executing ones stay where their first executing input is.
@@ -45,7 +55,11 @@ fn follow_inputs(graph: &Graph, missing: &[usize], homes: &mut BTreeMap<usize, O
         if homes.contains_key(&number) {
             continue;
         }
-        let home = graph.step(number).inputs.iter().find_map(|input| homes.get(&input.step).cloned());
+        let home = graph
+            .step(number)
+            .inputs
+            .iter()
+            .find_map(|input| homes.get(&input.step).cloned());
         if let Some(home) = home {
             homes.insert(number, home);
         }
@@ -53,9 +67,15 @@ fn follow_inputs(graph: &Graph, missing: &[usize], homes: &mut BTreeMap<usize, O
 }
 
 /// Steps that only feed others go to the first of these.
-fn follow_consumers(graph: &Graph, missing: &[usize], homes: &mut BTreeMap<usize, Option<Platform>>) {
+fn follow_consumers(
+    graph: &Graph,
+    missing: &[usize],
+    homes: &mut BTreeMap<usize, Option<Platform>>,
+) {
     for &number in missing.iter().rev() {
-        let Some(home) = homes.get(&number).cloned() else { continue };
+        let Some(home) = homes.get(&number).cloned() else {
+            continue;
+        };
         for input in &graph.step(number).inputs {
             if missing.binary_search(&input.step).is_ok() {
                 homes.entry(input.step).or_insert_with(|| home.clone());

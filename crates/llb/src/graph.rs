@@ -22,7 +22,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { steps: 50_000, operation_bytes: 16 << 20 }
+        Self {
+            steps: 50_000,
+            operation_bytes: 16 << 20,
+        }
     }
 }
 
@@ -143,7 +146,10 @@ impl Graph {
     ///
     /// # Errors
     /// A [`GraphError`] for the first thing that is wrong. Nothing of a refused definition is kept.
-    pub fn load(definitions: &[&pb::Definition], limits: Limits) -> Result<(Self, Vec<Target>), GraphError> {
+    pub fn load(
+        definitions: &[&pb::Definition],
+        limits: Limits,
+    ) -> Result<(Self, Vec<Target>), GraphError> {
         let mut graph = Self::default();
         let targets = definitions
             .iter()
@@ -180,7 +186,9 @@ impl Graph {
                 }
             }
         }
-        (0..self.steps.len()).filter(|&number| wanted[number] && !known(number)).collect()
+        (0..self.steps.len())
+            .filter(|&number| wanted[number] && !known(number))
+            .collect()
     }
 }
 
@@ -215,17 +223,29 @@ impl<'a> Loader<'a> {
             let digest = StepDigest(Digest::of(bytes));
             if bytes.len() > limits.operation_bytes {
                 let limit = limits.operation_bytes;
-                return Err(GraphError::OperationTooLarge { digest, bytes: bytes.len(), limit });
+                return Err(GraphError::OperationTooLarge {
+                    digest,
+                    bytes: bytes.len(),
+                    limit,
+                });
             }
-            let op = pb::Op::decode(bytes.as_slice()).map_err(|e| GraphError::Undecodable(digest, e))?;
+            let op =
+                pb::Op::decode(bytes.as_slice()).map_err(|e| GraphError::Undecodable(digest, e))?;
             operations.insert(digest, (op, bytes.as_slice()));
             last = Some(digest);
         }
-        Ok(Self { definition, operations, last, limits })
+        Ok(Self {
+            definition,
+            operations,
+            last,
+            limits,
+        })
     }
 
     fn run(&self, graph: &mut Graph) -> Result<Target, GraphError> {
-        let Some(last) = self.last else { return Ok(None) };
+        let Some(last) = self.last else {
+            return Ok(None);
+        };
         let (closing, _) = &self.operations[&last];
         let [result] = closing.inputs.as_slice() else {
             return Err(GraphError::NoResult(closing.inputs.len()));
@@ -272,7 +292,10 @@ impl<'a> Loader<'a> {
         name.parse::<StepDigest>()
             .ok()
             .filter(|digest| self.operations.contains_key(digest))
-            .ok_or_else(|| GraphError::UnknownInput { of, input: name.chars().take(100).collect() })
+            .ok_or_else(|| GraphError::UnknownInput {
+                of,
+                input: name.chars().take(100).collect(),
+            })
     }
 
     fn input(&self, of: StepDigest, input: &pb::Input, graph: &Graph) -> Result<Input, GraphError> {
@@ -281,21 +304,39 @@ impl<'a> Loader<'a> {
         let outputs = graph.steps[step].outputs;
         match usize::try_from(input.index) {
             Ok(output) if output < outputs => Ok(Input { step, output }),
-            _ => Err(GraphError::UnknownOutput { of, input: digest, output: input.index, outputs }),
+            _ => Err(GraphError::UnknownOutput {
+                of,
+                input: digest,
+                output: input.index,
+                outputs,
+            }),
         }
     }
 
-    fn step(&self, digest: StepDigest, op: &pb::Op, bytes: &[u8], graph: &Graph) -> Result<Step, GraphError> {
-        let inputs: Vec<Input> =
-            op.inputs.iter().map(|input| self.input(digest, input, graph)).collect::<Result<_, _>>()?;
+    fn step(
+        &self,
+        digest: StepDigest,
+        op: &pb::Op,
+        bytes: &[u8],
+        graph: &Graph,
+    ) -> Result<Step, GraphError> {
+        let inputs: Vec<Input> = op
+            .inputs
+            .iter()
+            .map(|input| self.input(digest, input, graph))
+            .collect::<Result<_, _>>()?;
         let outputs = crate::view::check(digest, op)?;
         let platform = match &op.platform {
-            Some(p) if p.os.is_empty() || p.architecture.is_empty() => return Err(GraphError::BadPlatform(digest)),
+            Some(p) if p.os.is_empty() || p.architecture.is_empty() => {
+                return Err(GraphError::BadPlatform(digest));
+            }
             Some(p) => Some(Platform::new(&p.os, &p.architecture, &p.variant)),
             None => None,
         };
         let metadata = self.definition.metadata.get(&digest.to_string());
-        let custom = metadata.and_then(|m| m.description.get("llb.customname")).cloned();
+        let custom = metadata
+            .and_then(|m| m.description.get("llb.customname"))
+            .cloned();
         Ok(Step {
             digest,
             inputs,

@@ -14,7 +14,9 @@ use crate::graph::Step;
 pub fn step_key(step: &Step, inputs: &[Vec<Digest>]) -> StepKey {
     let mut hasher = DigestHasher::new("step-v1");
     hasher.field(operation(&step.op).encode_to_vec());
-    let platform = step.executes().then(|| step.platform.clone().unwrap_or_else(Platform::native));
+    let platform = step
+        .executes()
+        .then(|| step.platform.clone().unwrap_or_else(Platform::native));
     hasher.field(platform.map(|p| p.to_string()).unwrap_or_default());
     hasher.number(inputs.len() as u64);
     for ids in inputs {
@@ -28,7 +30,12 @@ pub fn step_key(step: &Step, inputs: &[Vec<Digest>]) -> StepKey {
 
 /// The operation reduced to what its result depends on beside its inputs.
 fn operation(op: &pb::Op) -> pb::Op {
-    let mut op = pb::Op { inputs: Vec::new(), platform: None, constraints: None, op: op.op.clone() };
+    let mut op = pb::Op {
+        inputs: Vec::new(),
+        platform: None,
+        constraints: None,
+        op: op.op.clone(),
+    };
     match &mut op.op {
         Some(Op::Exec(exec)) => {
             if let Some(meta) = &mut exec.meta {
@@ -43,7 +50,13 @@ fn operation(op: &pb::Op) -> pb::Op {
         Some(Op::File(file)) => {
             for action in &mut file.actions {
                 if let Some(pb::file_action::Action::Copy(copy)) = &mut action.action {
-                    copy.src = copy.src.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+                    copy.src = copy
+                        .src
+                        .trim_end_matches('/')
+                        .rsplit('/')
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned();
                 }
             }
         }

@@ -25,8 +25,17 @@ pub enum View {
 /// The views of input number `input`, in the operation's order, none twice. Empty where the operation never uses it.
 pub fn views(op: &pb::Op, input: usize) -> Vec<View> {
     let all = match &op.op {
-        Some(Op::Exec(exec)) => exec.mounts.iter().filter(|m| is(m.input, input)).map(mount_view).collect(),
-        Some(Op::File(file)) => file.actions.iter().flat_map(|action| action_views(op, action, input)).collect(),
+        Some(Op::Exec(exec)) => exec
+            .mounts
+            .iter()
+            .filter(|m| is(m.input, input))
+            .map(mount_view)
+            .collect(),
+        Some(Op::File(file)) => file
+            .actions
+            .iter()
+            .flat_map(|action| action_views(op, action, input))
+            .collect(),
         Some(Op::Merge(_) | Op::Diff(_)) => vec![View::Chain],
         _ => Vec::new(),
     };
@@ -45,7 +54,11 @@ fn is(index: i64, input: usize) -> bool {
 
 fn mount_view(mount: &pb::Mount) -> View {
     let kept = mount.output >= 0 && !mount.readonly;
-    if mount.dest == "/" || kept { View::Chain } else { View::Beneath(mount.selector.clone()) }
+    if mount.dest == "/" || kept {
+        View::Chain
+    } else {
+        View::Beneath(mount.selector.clone())
+    }
 }
 
 fn action_views(op: &pb::Op, action: &pb::FileAction, input: usize) -> Vec<View> {
@@ -70,7 +83,11 @@ fn action_views(op: &pb::Op, action: &pb::FileAction, input: usize) -> Vec<View>
         Some(pb::user_opt::User::ByName(named)) => is(named.input, input),
         _ => false,
     };
-    if owner.as_ref().is_some_and(|owner| by_name(&owner.user) || by_name(&owner.group)) && input < op.inputs.len() {
+    if owner
+        .as_ref()
+        .is_some_and(|owner| by_name(&owner.user) || by_name(&owner.group))
+        && input < op.inputs.len()
+    {
         views.push(View::Names);
     }
     views
@@ -78,13 +95,28 @@ fn action_views(op: &pb::Op, action: &pb::FileAction, input: usize) -> Vec<View>
 
 /// Checks an operation's numbers, and says how many results it yields.
 pub(crate) fn check(digest: StepDigest, op: &pb::Op) -> Result<usize, GraphError> {
-    let bad = |what, index| Err(GraphError::BadIndex { digest, what, index });
+    let bad = |what, index| {
+        Err(GraphError::BadIndex {
+            digest,
+            what,
+            index,
+        })
+    };
     let unsupported = |what: &str| Err(GraphError::Unsupported(digest, what.to_owned()));
     let inputs = i64::try_from(op.inputs.len()).unwrap_or(i64::MAX);
     match &op.op {
         Some(Op::Source(source)) => {
-            let known = ["docker-image://", "local://"].iter().any(|scheme| source.identifier.starts_with(scheme));
-            if known { Ok(1) } else { unsupported(&format!("source {:?} is not supported yet", source.identifier)) }
+            let known = ["docker-image://", "local://"]
+                .iter()
+                .any(|scheme| source.identifier.starts_with(scheme));
+            if known {
+                Ok(1)
+            } else {
+                unsupported(&format!(
+                    "source {:?} is not supported yet",
+                    source.identifier
+                ))
+            }
         }
         Some(Op::Exec(exec)) => {
             let mut outputs = 0;
@@ -103,7 +135,11 @@ pub(crate) fn check(digest: StepDigest, op: &pb::Op) -> Result<usize, GraphError
             Ok(usize::try_from(outputs).unwrap_or(0))
         }
         Some(Op::File(file)) => check_file(digest, file, inputs),
-        Some(Op::Merge(merge)) => match merge.inputs.iter().find(|i| i.input >= inputs || i.input < -1) {
+        Some(Op::Merge(merge)) => match merge
+            .inputs
+            .iter()
+            .find(|i| i.input >= inputs || i.input < -1)
+        {
             Some(input) => bad("input", input.input),
             None => Ok(1),
         },
@@ -115,7 +151,9 @@ pub(crate) fn check(digest: StepDigest, op: &pb::Op) -> Result<usize, GraphError
                 None => Ok(1),
             }
         }
-        Some(Op::Build(_)) => unsupported("build operations (nested frontends) are not supported yet"),
+        Some(Op::Build(_)) => {
+            unsupported("build operations (nested frontends) are not supported yet")
+        }
         None => unsupported("the operation is empty or of a kind that is not known"),
     }
 }
@@ -127,14 +165,25 @@ fn check_file(digest: StepDigest, file: &pb::FileOp, inputs: i64) -> Result<usiz
         let earlier = inputs + i64::try_from(number).unwrap_or(i64::MAX);
         for index in [action.input, action.secondary_input] {
             if index >= earlier || index < -1 {
-                return Err(GraphError::BadIndex { digest, what: "input", index });
+                return Err(GraphError::BadIndex {
+                    digest,
+                    what: "input",
+                    index,
+                });
             }
         }
         if action.output >= 1000 {
-            return Err(GraphError::BadIndex { digest, what: "output", index: action.output });
+            return Err(GraphError::BadIndex {
+                digest,
+                what: "output",
+                index: action.output,
+            });
         }
         if action.action.is_none() {
-            return Err(GraphError::Unsupported(digest, "a file action of a kind that is not known".to_owned()));
+            return Err(GraphError::Unsupported(
+                digest,
+                "a file action of a kind that is not known".to_owned(),
+            ));
         }
         outputs = outputs.max(action.output + 1);
     }
@@ -146,14 +195,20 @@ pub(crate) fn default_name(op: &pb::Op) -> String {
     use pb::file_action::Action;
     match &op.op {
         Some(Op::Source(source)) => source.identifier.clone(),
-        Some(Op::Exec(exec)) => exec.meta.as_ref().map(|m| m.args.join(" ")).unwrap_or_default(),
+        Some(Op::Exec(exec)) => exec
+            .meta
+            .as_ref()
+            .map(|m| m.args.join(" "))
+            .unwrap_or_default(),
         Some(Op::File(file)) => {
             let names = file.actions.iter().map(|action| match &action.action {
                 Some(Action::Copy(copy)) => format!("copy {} {}", copy.src, copy.dest),
                 Some(Action::Mkfile(mkfile)) => format!("mkfile {}", mkfile.path),
                 Some(Action::Mkdir(mkdir)) => format!("mkdir {}", mkdir.path),
                 Some(Action::Rm(rm)) => format!("rm {}", rm.path),
-                Some(Action::Symlink(link)) => format!("symlink {} -> {}", link.newpath, link.oldpath),
+                Some(Action::Symlink(link)) => {
+                    format!("symlink {} -> {}", link.newpath, link.oldpath)
+                }
                 None => String::new(),
             });
             names.collect::<Vec<_>>().join(", ")

@@ -516,6 +516,9 @@ pub struct ReadFlatRequest {
     /// Pairs of offset and length.
     #[prost(uint64, repeated, tag = "2")]
     pub ranges: ::prost::alloc::vec::Vec<u64>,
+    /// The layer that names the ranges.
+    #[prost(string, tag = "3")]
+    pub layer: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
