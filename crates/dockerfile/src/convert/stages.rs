@@ -201,13 +201,7 @@ impl Stages {
             return Ok(());
         };
         let base = &self.list[base];
-        let size = base.state.env.bytes()
-            + base
-                .image
-                .history
-                .iter()
-                .map(|h| h.created_by.len())
-                .sum::<usize>();
+        let size = base.state.env.bytes() + config_bytes(&base.image);
         let (state, platform, image) = (
             base.state.clone(),
             base.platform.clone(),
@@ -270,4 +264,9 @@ impl Stage {
             has_cmd: false,
         }
     }
+}
+
+/// How much text a configuration holds, about: it is copied for every stage that starts from it.
+pub(super) fn config_bytes(image: &ImageConfig) -> usize {
+    serde_json::to_vec(image).map_or(0, |text| text.len())
 }

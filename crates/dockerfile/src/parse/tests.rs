@@ -519,12 +519,4 @@ proptest! {
         let _ = crate::syntax_directive(text.as_bytes());
         let _ = crate::Dockerignore::parse(text.as_bytes());
     }
-
-    #[test]
-    fn what_is_read_can_be_converted_or_refused(text in lines()) {
-        if let Ok(file) = parse_text(&format!("FROM scratch\n{text}")) {
-            let options = crate::Options::new(buildyard_model::Platform::new("linux", "amd64", ""));
-            let _ = crate::convert(&file, &options, &crate::Images::new(), &[]);
-        }
-    }
 }

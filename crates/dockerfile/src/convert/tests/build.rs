@@ -294,6 +294,12 @@ fn growth_is_bounded() {
         case(&text).error().problem,
         Problem::Expansion { .. }
     ));
+    let mut text = String::from("FROM scratch AS s0\nEXPOSE 1-65535\n");
+    text.extend((1..100).map(|n| format!("FROM s{} AS s{n}\n", n - 1)));
+    assert!(matches!(
+        case(&text).error().problem,
+        Problem::TooMuch { .. }
+    ));
     let mut text = format!("FROM alpine\nENV A={}\n", "a".repeat(1 << 19));
     text.extend((0..200).map(|n| format!("RUN {n}\n")));
     assert!(matches!(
