@@ -1,16 +1,14 @@
 //! What exporters need from the rest of the coordinator.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use buildyard_image::{Compression, Descriptor, ImageConfig};
-use buildyard_layer::{Time, Toc};
-use buildyard_model::{Digest, FlatId, LayerId, Platform};
+use buildyard_layer::{ExtentSource, Toc};
+use buildyard_model::{Digest, LayerId, Platform};
 use buildyard_registry::{BlobStream, Reference, Registry};
-use futures::stream::BoxStream;
-use tokio::io::AsyncRead;
+use buildyard_session::DirSource;
 
 use super::ExportError;
 
@@ -64,17 +62,11 @@ pub trait LayerBlobs: Send + Sync {
     /// The blob's bytes, from the local encoded copy or streamed from the origin.
     async fn open(&self, blob: &LayerBlob) -> Result<BlobStream, ExportError>;
 
-    /// The merged tree of a chain: its entries (no whiteouts, no links to lower layers), and the bytes they point to.
+    /// The merged tree of a chain (`Tree::to_toc`: no whiteouts, no links to lower layers), and the bytes it points to.
     async fn tree(
         &self,
         layers: &[LayerId],
     ) -> Result<(Arc<Toc>, Arc<dyn ExtentSource>), ExportError>;
-}
-
-/// The bytes of flat files.
-pub trait ExtentSource: Send + Sync {
-    /// Fills `buf` with the bytes at `offset` of the flat file, or fails. May block.
-    fn read_at(&self, flat: FlatId, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 }
 
 /// One output of the client, which takes the export.
@@ -89,58 +81,6 @@ pub trait ClientSink: Send + Sync {
 
     /// Sends a directory. Returns the bytes of contents sent.
     async fn send_dir(&self, source: &dyn DirSource) -> Result<u64, ExportError>;
-}
-
-/// The content of a file.
-pub type FileReader = Box<dyn AsyncRead + Send + Unpin>;
-
-/// A tree to send, whose files are read when the client asks for them.
-#[async_trait]
-pub trait DirSource: Send + Sync {
-    /// Every path, sorted component by component as in a TOC, directories included.
-    fn entries(&self) -> BoxStream<'_, io::Result<DirEntry>>;
-
-    /// The content of the file at `path`, exactly as long as its entry says.
-    async fn open(&self, path: &[u8]) -> io::Result<FileReader>;
-}
-
-/// A path to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
-    /// Relative, without `.` or `..`.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: DirKind,
-    /// Permission bits, `0o7777`.
-    pub mode: u32,
-    /// Modification time.
-    pub mtime: Time,
-    /// Extended attributes.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-/// The types of paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DirKind {
-    /// A regular file of this many bytes.
-    File(u64),
-    /// A further name of the file at this path, which came before.
-    HardLink(Vec<u8>),
-    /// A directory.
-    Directory,
-    /// A symbolic link with its target.
-    Symlink(Vec<u8>),
-    /// A named pipe.
-    Fifo,
-    /// A device.
-    Device {
-        /// A block device, not a character device.
-        block: bool,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
 }
 
 /// Shows the parts of an export: statuses of the export's vertex, by BuildKit's texts.

@@ -131,17 +131,8 @@ impl<'b> Draft<'b> {
     /// programs that unpack a layer by itself would give them default ones.
     pub fn finish(self) -> Toc {
         let mut flats = self.flats.clone();
-        let mut parents = BTreeMap::new();
         let mut writer = TocWriter::default();
         for (PathKey(path), change) in &self.changes {
-            for dir in ancestors(path) {
-                let key = PathKey(dir.to_vec());
-                if !self.changes.contains_key(&key)
-                    && let Some(node) = self.visible_base(dir)
-                {
-                    parents.entry(key).or_insert(node);
-                }
-            }
             match change {
                 Change::Removed => writer.push(whiteout(path.clone()), 0),
                 Change::Set {
@@ -151,17 +142,15 @@ impl<'b> Draft<'b> {
                 } => {
                     let mut entry = entry.clone();
                     if let Kind::Directory { opaque } = &mut entry.kind {
-                        *opaque = *fresh
-                            && self
-                                .visible_base(path)
-                                .is_some_and(|node| node.is_directory());
+                        let base = self.visible_base(path);
+                        *opaque = *fresh && base.is_some_and(|node| node.is_directory());
                     }
                     writer.push(entry, *inode);
                 }
             }
         }
-        for node in parents.values() {
-            writer.push(flats.adopt(node), 0);
+        for node in self.unchanged_parents() {
+            writer.push(flats.adopt(&node), 0);
         }
         let names = NameFiles {
             passwd: self
@@ -176,6 +165,28 @@ impl<'b> Draft<'b> {
                 .filter(|_| self.sets_file(b"etc/group")),
         };
         writer.finish(&flats, names)
+    }
+
+    /// The directories of the base that changes lie in but that are not changed themselves.
+    fn unchanged_parents(&self) -> Vec<Node<'b>> {
+        let mut parents = BTreeMap::new();
+        let mut last: &[u8] = b"";
+        for PathKey(path) in self.changes.keys() {
+            let parent = path::parent(path).unwrap_or_default();
+            if parent == last {
+                continue;
+            }
+            last = parent;
+            for dir in ancestors(path) {
+                let key = PathKey(dir.to_vec());
+                if !self.changes.contains_key(&key)
+                    && let Some(node) = self.visible_base(dir)
+                {
+                    parents.entry(key).or_insert(node);
+                }
+            }
+        }
+        parents.into_values().collect()
     }
 
     /// The tree that one would see now, as the source of a later step.
@@ -206,14 +217,13 @@ impl<'b> Draft<'b> {
 
     /// What the base has at a path, unless a change of a directory above hides it.
     fn visible_base(&self, path: &[u8]) -> Option<Node<'b>> {
-        let node = self.base.get(path)?;
         let hides = |dir: &[u8]| match self.changes.get(&PathKey(dir.to_vec())) {
             Some(Change::Removed) => true,
             Some(Change::Set { fresh, .. }) => *fresh,
             None => false,
         };
         let hidden = !self.changes.is_empty() && ancestors(path).any(hides);
-        (!hidden).then_some(node)
+        if hidden { None } else { self.base.get(path) }
     }
 
     fn drop_beneath(&mut self, path: &[u8]) {
@@ -249,12 +259,12 @@ fn whiteout(path: Vec<u8>) -> Entry {
     }
 }
 
-/// Whether a path is one of those that names are looked up in.
+/// Where the bytes of a path are kept, if names are looked up in it. The path is clean.
 pub(crate) fn name_file<'n>(
     names: &'n mut NameFiles,
     path: &[u8],
 ) -> Option<&'n mut Option<Vec<u8>>> {
-    match path::clean(path).as_slice() {
+    match path {
         b"etc/passwd" => Some(&mut names.passwd),
         b"etc/group" => Some(&mut names.group),
         _ => None,

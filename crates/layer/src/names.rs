@@ -4,8 +4,46 @@
 //! `--chown`. Lines that are not well-formed are passed over. Which tree's files are looked at, is the caller's choice
 //! ([`Tree::names`](crate::Tree::names)).
 
-use crate::NameFiles;
-use crate::fileop::Owner;
+use std::io;
+
+use crate::fileop::{Owner, ReadSmall};
+use crate::{Follow, Kind, NameFiles, Tree};
+
+/// Files that names are looked up in are kept in TOCs, and read, up to this size.
+pub(crate) const MAX_NAME_FILE: u64 = 1 << 20;
+
+/// `etc/passwd` and `etc/group` of a tree, symbolic links followed inside it. Bytes that no TOC carries are read with `read`;
+/// files over 1 MiB and what is no file count as missing, as a path that cannot be followed does.
+///
+/// # Errors
+///
+/// A read that fails.
+pub fn name_files(tree: &Tree, read: &mut ReadSmall<'_>) -> io::Result<NameFiles> {
+    let NameFiles { passwd, group } = tree.names();
+    Ok(NameFiles {
+        passwd: known_or_read(tree, passwd, b"etc/passwd", read)?,
+        group: known_or_read(tree, group, b"etc/group", read)?,
+    })
+}
+
+fn known_or_read(
+    tree: &Tree,
+    known: Option<Vec<u8>>,
+    path: &[u8],
+    read: &mut ReadSmall<'_>,
+) -> io::Result<Option<Vec<u8>>> {
+    if known.is_some() {
+        return Ok(known);
+    }
+    let node = tree
+        .resolve(path, Follow::All)
+        .ok()
+        .and_then(|path| tree.get(&path));
+    match node.map(|node| (node, &node.entry.kind)) {
+        Some((node, Kind::File { size, .. })) if *size <= MAX_NAME_FILE => read(&node).map(Some),
+        _ => Ok(None),
+    }
+}
 
 /// The identity that a command runs with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use buildyard_layer::fileop::{
     Content, CopyAction, FileStep, MkdirAction, MkfileAction, ModeChange, Owner, RmAction,
     SymlinkAction, UnpackAction, apply,
 };
+use buildyard_layer::names::name_files;
 use buildyard_layer::{CopySource, Draft, Entry, Kind, Time, Toc, Tree};
 use buildyard_model::{Digest, FlatId};
 use support::*;
@@ -702,4 +703,57 @@ fn a_snapshot_is_a_source_for_later_steps() {
         .expect("copied");
     let merged = base.with(Arc::new(draft.finish()));
     assert_eq!(merged.len(), 6, "root, a, b, all, all/a, all/b");
+}
+
+#[test]
+fn name_files_behind_links_are_read() {
+    let base = tree(vec![
+        symlink("etc/passwd", "/usr/passwd"),
+        file("usr/passwd", "x"),
+        file("etc/group", "x"),
+    ]);
+    let mut asked = Vec::new();
+    let names = name_files(&base, &mut |node| {
+        asked.push(node.to_string());
+        Ok(b"web:x:33:34::/:".to_vec())
+    });
+    assert_eq!(
+        names.expect("read").passwd.as_deref(),
+        Some(&b"web:x:33:34::/:"[..])
+    );
+    assert_eq!(asked, ["/usr/passwd", "/etc/group"]);
+    let none = tree(vec![symlink("etc/passwd", "passwd"), dir("etc/group")]);
+    assert_eq!(
+        name_files(&none, &mut |_| unreachable!()).expect("nothing to read"),
+        Default::default()
+    );
+}
+
+#[test]
+fn a_hundred_thousand_files_are_copied_at_once() {
+    let begin = std::time::Instant::now();
+    let source = tree(
+        (0..100_000)
+            .map(|n| file(&format!("dir/f{n:06}"), "x"))
+            .collect(),
+    );
+    let action = CopyAction {
+        chown: Some(Owner { uid: 1, gid: 1 }),
+        ..copy("/dir", "/a/b")
+    };
+    let toc = run(
+        &source,
+        &[FileStep::Copy(&source, action), FileStep::Rm(rm("/dir"))],
+    )
+    .expect("copied");
+    assert_eq!(
+        toc.entries.len(),
+        100_003,
+        "a, a/b, the files, the whiteout"
+    );
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(60),
+        "took {:?}",
+        begin.elapsed()
+    );
 }

@@ -137,7 +137,6 @@ impl Model {
             }
             FileStep::Rm(action) => {
                 let path = self.real(&action.path, false)?;
-                self.kind(&path).ok_or(Refused)?;
                 self.remove(&path);
                 Ok(())
             }
@@ -174,7 +173,7 @@ impl Model {
         if is_dir && action.dir_copy_contents && !there {
             self.mkdirs(&dest)?;
         } else {
-            self.mkdirs(&parent(&dest).to_owned())?;
+            self.mkdirs(parent(&dest))?;
         }
         self.copy_to(source, action, &from, &dest, true)
     }
@@ -232,13 +231,34 @@ fn parent(path: &str) -> &str {
 }
 
 /// A step without its source tree.
-fn any_step() -> impl Strategy<Value = Result<CopyAction, FileStep<'static>>> {
+#[derive(Debug)]
+enum Step {
+    Copy(CopyAction),
+    Mkdir(MkdirAction),
+    Mkfile(MkfileAction),
+    Rm(RmAction),
+    Symlink(SymlinkAction),
+}
+
+impl Step {
+    fn from(self, source: &Tree) -> FileStep<'_> {
+        match self {
+            Self::Copy(action) => FileStep::Copy(source, action),
+            Self::Mkdir(action) => FileStep::Mkdir(action),
+            Self::Mkfile(action) => FileStep::Mkfile(action),
+            Self::Rm(action) => FileStep::Rm(action),
+            Self::Symlink(action) => FileStep::Symlink(action),
+        }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
     let src = prop_oneof![4 => any_path(), 1 => Just(String::new())];
     let dest =
         (any_path(), prop_oneof!["", "/"]).prop_map(|(path, slash)| format!("/{path}{slash}"));
     let copy =
         (src, dest, any::<[bool; 3]>()).prop_map(|(src, dest, [contents, replace, follow])| {
-            Ok(CopyAction {
+            Step::Copy(CopyAction {
                 source: CopySource {
                     src,
                     follow_symlink: follow,
@@ -252,12 +272,12 @@ fn any_step() -> impl Strategy<Value = Result<CopyAction, FileStep<'static>>> {
             })
         });
     let mkdir = any_path().prop_map(|path| {
-        Err(FileStep::Mkdir(MkdirAction {
+        Step::Mkdir(MkdirAction {
             path,
             mode: 0o755,
             make_parents: true,
             ..MkdirAction::default()
-        }))
+        })
     });
     let mkfile = any_path().prop_map(|path| {
         let content = Content {
@@ -266,33 +286,35 @@ fn any_step() -> impl Strategy<Value = Result<CopyAction, FileStep<'static>>> {
             extents: vec![],
             flats: vec![],
         };
-        Err(FileStep::Mkfile(MkfileAction {
+        Step::Mkfile(MkfileAction {
             path,
             mode: 0o640,
             content,
             small: None,
             owner: None,
             timestamp: None,
-        }))
+        })
     });
     let rm = any_path().prop_map(|path| {
-        Err(FileStep::Rm(RmAction {
+        Step::Rm(RmAction {
             path,
+            allow_not_found: true,
             ..RmAction::default()
-        }))
+        })
     });
     let symlink = (any_path(), any_path()).prop_map(|(oldpath, newpath)| {
-        Err(FileStep::Symlink(SymlinkAction {
+        Step::Symlink(SymlinkAction {
             oldpath,
             newpath,
             ..SymlinkAction::default()
-        }))
+        })
     });
-    prop_oneof![4 => copy, 1 => mkdir, 1 => mkfile, 2 => rm, 1 => symlink]
+    prop_oneof![4 => copy, 2 => mkdir, 1 => mkfile, 4 => rm, 1 => symlink]
 }
 
 /// What every TOC promises.
 fn check_sound(toc: &buildyard_layer::Toc) {
+    assert_eq!(toc.check(), Ok(()));
     assert!(
         toc.entries
             .is_sorted_by(|a, b| path_cmp(&a.path, &b.path).is_lt())
@@ -325,11 +347,11 @@ proptest! {
     fn steps_do_to_a_tree_what_they_do_to_a_map(
         base in any_base(),
         source in any_base(),
-        steps in proptest::collection::vec(any_step(), 1..5),
+        steps in proptest::collection::vec(any_step(), 1..8),
     ) {
         let steps: Vec<FileStep<'_>> = steps
             .into_iter()
-            .map(|step| step.map_or_else(|other| other, |copy| FileStep::Copy(&source, copy)))
+            .map(|step| step.from(&source))
             .collect();
         let mut model = Model::of(&base);
         let from = Model::of(&source);

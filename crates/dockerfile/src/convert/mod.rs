@@ -6,18 +6,22 @@
 //!
 //! Order, names and semantics are those of BuildKit's `frontend/dockerfile/dockerfile2llb`.
 
+mod action;
 mod chmod;
 mod config;
 mod env;
 mod expose;
 mod mount;
+mod mount_options;
 mod name;
+mod path;
 mod plan;
 mod quote;
 mod resolve;
 mod run;
 mod signal;
 mod stage;
+mod stages;
 mod transfer;
 mod work;
 

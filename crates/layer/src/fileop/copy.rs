@@ -7,14 +7,12 @@ use std::collections::HashMap;
 
 use super::{FileOpError, ModeChange, Owner, ReadSmall};
 use crate::draft::{Draft, name_file};
+use crate::names::MAX_NAME_FILE;
 use crate::path;
 use crate::resolve::Follow;
 use crate::source::{CopySource, Role, Seen, SourceMatch};
 use crate::tree::{Inode, Node, Tree};
 use crate::{Entry, Kind, Time};
-
-/// Files that names are looked up in are kept in a TOC up to this size.
-const MAX_NAMES: u64 = 1 << 20;
 
 /// BuildKit's `FileActionCopy`, without what the caller does itself: resolving owners' names, recognising archives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -247,7 +245,7 @@ impl Draft<'_> {
         let carried = name_file(&mut known, node.path).and_then(Option::take);
         *kept = match carried {
             Some(bytes) => Some(bytes),
-            None if size > MAX_NAMES => None,
+            None if size > MAX_NAME_FILE => None,
             None => Some(read(node).map_err(|source| FileOpError::Names {
                 path: path::display(node.path),
                 source,

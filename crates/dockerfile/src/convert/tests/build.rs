@@ -283,8 +283,8 @@ fn growth_is_bounded() {
         case(&text).error().problem,
         Problem::Expansion { .. }
     ));
-    let mut text = format!("FROM alpine\nENV A={}\n", "a".repeat(1 << 16));
-    text.extend((0..5000).map(|_| "RUN x\n"));
+    let mut text = format!("FROM alpine\nENV A={}\n", "a".repeat(1 << 19));
+    text.extend((0..100).map(|n| format!("RUN {n}\n")));
     assert!(matches!(
         case(&text).error().problem,
         Problem::TooMuch { .. }
