@@ -105,7 +105,10 @@ impl Shared {
                     )
                     .await?
             }
-            None => running.returned().await?,
+            None => {
+                let returned = build.cancel.run_until_cancelled(running.returned()).await;
+                returned.unwrap_or_else(|| Err(BuildError::cancelled()))?
+            }
         };
         self.backend
             .export(build, solved, build.request.exporters.clone())

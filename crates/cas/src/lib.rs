@@ -28,6 +28,8 @@ mod memory;
 mod read;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+#[cfg(test)]
+mod tests;
 mod verified;
 
 use std::fmt;

@@ -92,6 +92,9 @@ fn check_metadata(entry: &Entry) -> Result<(), CheckError> {
     } else if matches!(&entry.kind, Kind::LinkBelow { target } if target.is_empty() || !is_canonical(target))
     {
         "the link target"
+    } else if matches!(entry.kind, Kind::CharDevice { major: 0, minor: 0 }) {
+        // overlayfs takes it for its own whiteout, whatever it was meant to be.
+        "the device number"
     } else {
         return Ok(());
     };

@@ -169,3 +169,70 @@ impl<R: Read> Read for Limited<R> {
         Ok(got)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_covers_what_the_decoder_leaves() {
+        let blob = [
+            &zstd::encode_all(&b"hello"[..], 1).unwrap()[..],
+            &[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7],
+        ]
+        .concat();
+        let mut counted = DigestReader::new(blob.as_slice());
+        let mut five = [0; 5];
+        decompressor(&mut counted, Compression::Zstd)
+            .unwrap()
+            .read_exact(&mut five)
+            .unwrap();
+        assert_eq!(&five, b"hello");
+        assert_eq!(
+            counted.finish().unwrap(),
+            (Digest::of(&blob), blob.len() as u64)
+        );
+    }
+
+    #[test]
+    fn magic_numbers() {
+        let check = |start: &[u8], wanted: Compression| {
+            assert_eq!(Compression::sniff(start), wanted, "{start:?}")
+        };
+        check(b"", Compression::None);
+        check(b"\x1f\x8b\x08", Compression::Gzip);
+        check(b"\x28\xb5\x2f\xfd\0", Compression::Zstd);
+        check(b"\x51\x2a\x4d\x18\0", Compression::Zstd);
+        check(b"BZh9", Compression::Bzip2);
+        check(b"BZh0", Compression::None);
+        check(b"\xfd7zXZ\0", Compression::Xz);
+    }
+
+    #[test]
+    fn a_limit_lets_exactly_so_many_bytes_through() {
+        let read = |limit| io::copy(&mut Limited::new(&[0; 100][..], limit), &mut io::sink());
+        assert_eq!(read(100).unwrap(), 100);
+        let error = read(99).unwrap_err();
+        assert_eq!(
+            error.get_ref().unwrap().downcast_ref(),
+            Some(&TooManyBytes(99))
+        );
+    }
+
+    #[test]
+    fn cut_streams_are_errors() {
+        let mut gzip = Vec::new();
+        flate2::read::GzEncoder::new(&[7; 1000][..], flate2::Compression::fast())
+            .read_to_end(&mut gzip)
+            .unwrap();
+        let zstd = zstd::encode_all(&[7; 1000][..], 1).unwrap();
+        for (bytes, compression) in [(gzip, Compression::Gzip), (zstd, Compression::Zstd)] {
+            let cut = &bytes[..bytes.len() - 1];
+            let read = io::copy(
+                &mut decompressor(cut, compression).unwrap(),
+                &mut io::sink(),
+            );
+            assert!(read.is_err(), "{compression:?}");
+        }
+    }
+}

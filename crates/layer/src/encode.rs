@@ -114,7 +114,7 @@ pub fn encode(
         size: 0,
     };
     let tar = match encoding {
-        Encoding::Uncompressed => write_tar(toc, source, &mut out)?,
+        Encoding::Uncompressed => write_tar(toc, source, &mut out).map_err(plain_error)?,
         compressed => pipeline::run(toc, source, compressed, threads.max(1), &mut out)?,
     };
     let digest = Digest::from_bytes(out.hasher.finalize().into());
@@ -123,6 +123,13 @@ pub fn encode(
         size: out.size,
         diff_id: tar.diff_id,
     })
+}
+
+fn plain_error(error: TarFormError) -> EncodeError {
+    match error {
+        TarFormError::Write(e) => EncodeError::Write(e),
+        other => EncodeError::Tar(other),
+    }
 }
 
 fn check_level(encoding: Encoding) -> Result<(), EncodeError> {

@@ -305,6 +305,12 @@ fn member_kind<R: Read>(
                 "it is a device node, which archives in a build may not have",
             ));
         }
+        b'3' if (member.major, member.minor) == (0, 0) => {
+            return Err(refused(
+                &member.path,
+                "it is the device 0:0, which overlayfs takes for a removed path",
+            ));
+        }
         b'3' => Kind::CharDevice {
             major: member.major,
             minor: member.minor,

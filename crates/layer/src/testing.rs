@@ -196,7 +196,7 @@ fn any_put() -> impl Strategy<Value = Put> {
         4 => Just(Put::Directory),
         1 => Just(Put::Opaque),
         2 => any_path().prop_map(Put::Symlink),
-        1 => (0u32..4000, 0u32..70000).prop_map(|(a, b)| Put::Device(a, b)),
+        1 => (1u32..4000, 0u32..70000).prop_map(|(a, b)| Put::Device(a, b)),
         1 => Just(Put::Fifo),
         2 => Just(Put::Whiteout),
         3 => any_path().prop_map(Put::Link),
@@ -231,4 +231,81 @@ pub(crate) fn any_items() -> impl Strategy<Value = Vec<Item>> {
         xattrs,
     });
     prop::collection::vec(item, 0..20)
+}
+
+/// An overlay mount that goes away with its directories.
+pub(crate) struct Overlay {
+    pub(crate) dir: tempfile::TempDir,
+    mounted: bool,
+}
+
+impl Overlay {
+    /// Directories for layers and one mount.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["upper", "work", "merged"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Self {
+            dir,
+            mounted: false,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Unpacks a layer into a new directory of this name.
+    pub(crate) fn unpack(&self, name: &str, toc: &Toc, flats: &FlatFiles, lower: &Toc) {
+        std::fs::create_dir(self.path(name)).unwrap();
+        crate::unpack(toc, flats, &self.path(name), lower).unwrap();
+    }
+
+    /// Mounts the layers, the top one first, on `merged`; over them `upper` if it is to be written.
+    pub(crate) fn mount(&mut self, layers: &[&str], writable: bool) {
+        let layers: Vec<String> = layers
+            .iter()
+            .map(|l| self.path(l).display().to_string())
+            .collect();
+        let mut options = format!(
+            "lowerdir={},index=off,metacopy=off,redirect_dir=nofollow,xino=off",
+            layers.join(":")
+        );
+        if writable {
+            let (upper, work) = (self.path("upper"), self.path("work"));
+            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        }
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount(
+            "overlay",
+            self.path("merged"),
+            "overlay",
+            flags,
+            options.as_c_str(),
+        )
+        .unwrap();
+        self.mounted = true;
+    }
+
+    pub(crate) fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(self.path("merged"), flags).unwrap();
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// Everything in a directory as the kernel shows it, as one layer over nothing.
+pub(crate) fn scan(directory: &std::path::Path, flats: &FlatFiles) -> Toc {
+    crate::capture(directory, &Toc::default(), &[], flats, 2)
+        .unwrap()
+        .toc
 }

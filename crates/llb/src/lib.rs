@@ -5,6 +5,7 @@
 //! [`cut`] splits the steps that are missing into jobs, [`view`] says what a step sees of its inputs, and
 //! [`key`] makes the operation's part of a cache key. Pure: no I/O, no clock.
 
+pub mod build;
 pub mod cut;
 pub mod graph;
 pub mod key;

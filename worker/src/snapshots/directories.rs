@@ -136,8 +136,9 @@ impl Directories {
         }
         below::complete_directories(&root, &lowers, &needs)
             .map_err(SnapshotError::io("setting attributes in", &root))?;
-        let free = needs.only_the_root()
-            && (lowers.first().map_or(Ok(true), |below| is_plain(below))? || !is_plain(&root)?);
+        let over_plain = lowers.first().map_or(Ok(true), |below| is_plain(below))?;
+        let own_root = !needs.directories.contains(&Vec::new()) && !is_plain(&root)?;
+        let free = needs.only_the_root() && (over_plain || own_root);
         let name = if free {
             free_name(&layer)
         } else {
@@ -366,4 +367,30 @@ fn occupied(tree: &Path) -> io::Result<u64> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks guard is consistent at every point where something could panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshots::suite::snapshotter_suite;
+
+    fn open(dir: &Path) -> Arc<dyn Snapshotter> {
+        fs::create_dir_all(dir).unwrap();
+        Arc::new(Directories::open(dir).unwrap())
+    }
+
+    snapshotter_suite!(open);
+
+    #[test]
+    fn layers_unpacked_before_the_last_boot_are_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let layer = dir.path().join("layers").join("0".repeat(64));
+        fs::create_dir_all(layer.join("fs")).unwrap();
+        fs::write(layer.join("bytes"), "5").unwrap();
+        assert_eq!(open(dir.path()).holds().len(), 1);
+        fs::write(dir.path().join("boot"), "another boot").unwrap();
+        assert!(open(dir.path()).holds().is_empty());
+        assert!(!layer.exists());
+    }
 }

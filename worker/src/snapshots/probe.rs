@@ -87,3 +87,36 @@ fn explain(
         _ => other(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::private;
+
+    #[test]
+    fn a_plain_file_system_will_do_and_nothing_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        probe(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn on_an_overlay_the_error_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = private::run("test", move || {
+            let dirs = ["l", "u", "w", "m"].map(|name| dir.path().join(name));
+            dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+            let [lower, upper, work, merged] = dirs;
+            let source = MountSource::Overlay {
+                lowers: vec![lower],
+                upper: Some((upper, work)),
+            };
+            private::mount(&MountSpec::new(source), &merged).unwrap();
+            // The thread that tries inherits this one's mounts.
+            probe(&merged).unwrap_err()
+        });
+        let error = error.unwrap();
+        assert!(matches!(error, ProbeError::OnOverlay(_)), "{error:?}");
+        assert!(error.to_string().contains("volume"), "{error}");
+    }
+}

@@ -62,7 +62,14 @@ impl TreeReceiver {
     pub fn new(path: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = Root::open(path)?;
-        Ok(Self { root, next_id: 0, open: HashMap::new(), dirs: Vec::new(), listed: false, finished: false })
+        Ok(Self {
+            root,
+            next_id: 0,
+            open: HashMap::new(),
+            dirs: Vec::new(),
+            listed: false,
+            finished: false,
+        })
     }
 
     /// Takes one packet of the sender and returns what to answer.
@@ -81,7 +88,12 @@ impl TreeReceiver {
             }
             (PacketType::PacketStat, None) if !self.listed => self.listed = true,
             (PacketType::PacketData, _) => self.data(packet.id, &packet.data)?,
-            (kind, _) => return Err(ReceiveError::Protocol(format!("{} out of place", kind.as_str_name()))),
+            (kind, _) => {
+                return Err(ReceiveError::Protocol(format!(
+                    "{} out of place",
+                    kind.as_str_name()
+                )));
+            }
         }
         if self.listed && self.open.is_empty() && !self.finished {
             self.finished = true;
@@ -95,7 +107,10 @@ impl TreeReceiver {
     fn place(&mut self, stat: Stat, id: u32) -> Result<bool, ReceiveError> {
         let (parent, name) = checked(&stat.path)?;
         let kind = FileKind::of(stat.mode);
-        let write = |source| ReceiveError::Write { path: stat.path.clone(), source };
+        let write = |source| ReceiveError::Write {
+            path: stat.path.clone(),
+            source,
+        };
         let dir = self.root.dir(parent).map_err(write)?;
         match kind {
             FileKind::Directory => self.make_dir(&dir, name, stat)?,
@@ -111,7 +126,10 @@ impl TreeReceiver {
     }
 
     fn make_dir(&mut self, dir: &OwnedFd, name: &str, stat: Stat) -> Result<(), ReceiveError> {
-        let write = |source| ReceiveError::Write { path: stat.path.clone(), source };
+        let write = |source| ReceiveError::Write {
+            path: stat.path.clone(),
+            source,
+        };
         let is_dir = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
         if !is_dir {
@@ -122,7 +140,13 @@ impl TreeReceiver {
         Ok(())
     }
 
-    fn make_other(&self, dir: &OwnedFd, name: &str, kind: FileKind, stat: &Stat) -> std::io::Result<()> {
+    fn make_other(
+        &self,
+        dir: &OwnedFd,
+        name: &str,
+        kind: FileKind,
+        stat: &Stat,
+    ) -> std::io::Result<()> {
         remove(dir, name)?;
         let mode = Mode::from_raw_mode(from_go_mode(stat.mode).1);
         match kind {
@@ -130,18 +154,30 @@ impl TreeReceiver {
             FileKind::Regular => {
                 let (parent, target) = checked(&stat.linkname).map_err(std::io::Error::other)?;
                 let parent = self.root.dir(parent)?;
-                return Ok(rustix::fs::linkat(parent, target, dir, name, AtFlags::empty())?);
+                return Ok(rustix::fs::linkat(
+                    parent,
+                    target,
+                    dir,
+                    name,
+                    AtFlags::empty(),
+                )?);
             }
             FileKind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0)?,
             FileKind::CharDevice | FileKind::BlockDevice => {
                 let number = |part: i64| u32::try_from(part).map_err(std::io::Error::other);
                 let device = rustix::fs::makedev(number(stat.devmajor)?, number(stat.devminor)?);
-                let kind =
-                    if kind == FileKind::CharDevice { FileType::CharacterDevice } else { FileType::BlockDevice };
+                let kind = if kind == FileKind::CharDevice {
+                    FileType::CharacterDevice
+                } else {
+                    FileType::BlockDevice
+                };
                 rustix::fs::mknodat(dir, name, kind, mode, device)?;
             }
             FileKind::Directory | FileKind::Other => {
-                return Err(std::io::Error::other(format!("unknown type in the mode {:o}", stat.mode)));
+                return Err(std::io::Error::other(format!(
+                    "unknown type in the mode {:o}",
+                    stat.mode
+                )));
             }
         }
         rustix::fs::utimensat(dir, name, &times(stat.mod_time), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -149,21 +185,26 @@ impl TreeReceiver {
     }
 
     fn data(&mut self, id: u32, data: &[u8]) -> Result<(), ReceiveError> {
-        let open = self
-            .open
-            .get_mut(&id)
-            .ok_or_else(|| ReceiveError::Protocol(format!("data for {id}, which was not asked for")))?;
-        let write = |source: std::io::Error| ReceiveError::Write { path: open.stat.path.clone(), source };
+        let open = self.open.get_mut(&id).ok_or_else(|| {
+            ReceiveError::Protocol(format!("data for {id}, which was not asked for"))
+        })?;
+        let write = |source: std::io::Error| ReceiveError::Write {
+            path: open.stat.path.clone(),
+            source,
+        };
         if open.file.is_none() {
             open.file = Some(create(&self.root, &open.stat.path).map_err(write)?);
         }
-        let Some(file) = open.file.as_mut() else { return Ok(()) };
+        let Some(file) = open.file.as_mut() else {
+            return Ok(());
+        };
         if !data.is_empty() {
             return file.write_all(data).map_err(write);
         }
         let mode = Mode::from_raw_mode(from_go_mode(open.stat.mode).1);
         rustix::fs::fchmod(file.as_fd(), mode).map_err(|error| write(error.into()))?;
-        rustix::fs::futimens(file.as_fd(), &times(open.stat.mod_time)).map_err(|error| write(error.into()))?;
+        rustix::fs::futimens(file.as_fd(), &times(open.stat.mod_time))
+            .map_err(|error| write(error.into()))?;
         self.open.remove(&id);
         Ok(())
     }
@@ -175,7 +216,10 @@ impl TreeReceiver {
                 rustix::fs::fchmod(&dir, Mode::from_raw_mode(from_go_mode(stat.mode).1))?;
                 Ok(rustix::fs::futimens(&dir, &times(stat.mod_time))?)
             };
-            finish().map_err(|source| ReceiveError::Write { path: stat.path.clone(), source })?;
+            finish().map_err(|source| ReceiveError::Write {
+                path: stat.path.clone(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -213,7 +257,8 @@ fn remove(dir: &OwnedFd, name: &str) -> std::io::Result<()> {
 
 /// Parent and name of a path that is relative, clean and stays inside.
 fn checked(path: &str) -> Result<(&str, &str), ReceiveError> {
-    let clean = path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0');
+    let clean =
+        path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0');
     if !clean {
         return Err(ReceiveError::Path(path.chars().take(300).collect()));
     }
@@ -225,9 +270,19 @@ fn times(nanoseconds: i64) -> Timestamps {
         tv_sec: nanoseconds.div_euclid(1_000_000_000),
         tv_nsec: nanoseconds.rem_euclid(1_000_000_000),
     };
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time }
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: time,
+    }
 }
 
 fn message(kind: PacketType, id: u32) -> Packet {
-    Packet { r#type: kind.into(), id, ..Packet::default() }
+    Packet {
+        r#type: kind.into(),
+        id,
+        ..Packet::default()
+    }
 }

@@ -69,11 +69,9 @@ impl Blocks {
         }
         let block = std::mem::replace(&mut self.pending, Vec::with_capacity(BLOCK));
         let (done, result) = sync_channel(1);
-        let stopped = |_| io::Error::other("the blob is no longer written");
-        self.order.send(result).map_err(|e| stopped(drop(e)))?;
-        self.work
-            .send(Job { block, done })
-            .map_err(|e| stopped(drop(e)))
+        let stopped = || io::Error::other("the blob is no longer written");
+        self.order.send(result).map_err(|_| stopped())?;
+        self.work.send(Job { block, done }).map_err(|_| stopped())
     }
 }
 

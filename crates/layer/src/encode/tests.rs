@@ -107,8 +107,12 @@ impl Write for Full {
 fn failures_end_it() {
     let (_dir, flats) = flats();
     let toc = sample(&flats);
-    for room in [0, 1_000_000] {
-        let failed = encode(&toc, &flats, Encoding::GZIP, 2, &mut Full(room));
+    for (room, encoding) in [
+        (0, Encoding::GZIP),
+        (1_000_000, Encoding::GZIP),
+        (0, Encoding::Uncompressed),
+    ] {
+        let failed = encode(&toc, &flats, encoding, 2, &mut Full(room));
         assert!(
             matches!(failed, Err(EncodeError::Write(e)) if e.kind() == io::ErrorKind::StorageFull)
         );

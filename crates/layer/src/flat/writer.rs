@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use buildyard_model::{Digest, FlatId};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -25,6 +26,8 @@ pub struct FlatWriter {
     files: FlatFiles,
     temporary: tempfile::NamedTempFile,
     end: AtomicU64,
+    /// Buffers that no thread uses at the moment: one for each that ever appended at the same time.
+    buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A file that was appended to a flat file.
@@ -45,21 +48,20 @@ impl FlatWriter {
             files,
             temporary,
             end: AtomicU64::new(0),
+            buffers: Mutex::default(),
         })
     }
 
     /// Appends everything that `reader` gives as one file. Long runs of zeros become holes.
     pub fn append_file(&self, reader: &mut dyn Read) -> io::Result<Appended> {
-        self.append_file_with(reader, &mut vec![0; CHUNK])
+        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = buffers().pop().unwrap_or_else(|| vec![0; CHUNK]);
+        let appended = self.append_with(reader, &mut buffer);
+        buffers().push(buffer);
+        appended
     }
 
-    /// [`FlatWriter::append_file`] with a buffer to use, for callers with many small files.
-    pub(crate) fn append_file_with(
-        &self,
-        reader: &mut dyn Read,
-        buffer: &mut Vec<u8>,
-    ) -> io::Result<Appended> {
-        buffer.resize(CHUNK, 0);
+    fn append_with(&self, reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<Appended> {
         let mut extents = Vec::new();
         let mut hasher = Sha256::new();
         let mut size = 0;

@@ -13,6 +13,8 @@ mod layers;
 mod results;
 mod settings;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod uses;
 mod workers;
