@@ -17,13 +17,13 @@ mod service;
 mod steps;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use buildyard_model::{JobId, WorkerId};
 use buildyard_proto::v1::{self as proto, to_worker};
-use buildyard_store::{Store, StoreError, UnixMillis};
+use buildyard_store::{Store, StoreError, UnixMillis, WorkerRecord};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +68,8 @@ pub struct Farm {
     workers: workers::Workers,
     claims: claims::Claims,
     jobs: Mutex<HashMap<JobId, Arc<job::Job>>>,
+    /// Every worker that was ever here, as it last registered.
+    known: Mutex<BTreeMap<WorkerId, WorkerRecord>>,
     dispatch: mpsc::UnboundedSender<dispatch::Input>,
     /// Something about layers or workers changed that somebody may wait for.
     changed: Notify,
@@ -76,13 +78,17 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// A farm without workers, and its scheduling loop as a task that ends with `cancel`.
-    pub fn start(
+    /// A farm without connected workers, and its scheduling loop as a task that ends with `cancel`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(
         config: FarmConfig,
         store: Arc<dyn Store>,
         layers: Arc<LayerStore>,
         cancel: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, StoreError> {
+        let known = store.workers().await?;
         let (dispatch, inputs) = mpsc::unbounded_channel();
         let farm = Arc::new(Self {
             config,
@@ -91,14 +97,23 @@ impl Farm {
             workers: workers::Workers::default(),
             claims: claims::Claims::default(),
             jobs: Mutex::default(),
+            known: Mutex::new(
+                known
+                    .iter()
+                    .map(|record| (record.id.clone(), record.clone()))
+                    .collect(),
+            ),
             dispatch,
             changed: Notify::new(),
             tasks: TaskTracker::new(),
             cancel,
         });
+        for record in known {
+            farm.schedule(dispatch::Input::Known(record));
+        }
         farm.tasks.spawn(dispatch::run(farm.clone(), inputs));
         farm.tasks.spawn(steps::expire_claims(farm.clone()));
-        farm
+        Ok(farm)
     }
 
     /// Waits for everything that the farm has under way to end; call it after `cancel`.
@@ -112,6 +127,23 @@ impl Farm {
         self.workers.connected()
     }
 
+    /// Every worker that was ever here, connected or not, as it last registered.
+    pub fn known(&self) -> Vec<WorkerRecord> {
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn note_known(&self, record: WorkerRecord) {
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(record.id.clone(), record);
+    }
+
     /// Queues a job.
     pub fn submit(&self, request: JobRequest) -> mpsc::UnboundedReceiver<JobEvent> {
         let (job, events) = job::Job::new(request);
@@ -122,12 +154,22 @@ impl Farm {
 
     /// A job is not wanted any more. Its steps that others wait for go on, the rest is stopped.
     pub fn cancel(&self, id: &JobId, reason: &str) {
-        let Some(job) = self.lock_jobs().remove(id) else { return };
+        let Some(job) = self.lock_jobs().remove(id) else {
+            return;
+        };
         self.schedule(dispatch::Input::Ended(id.clone()));
-        let worker = job.worker.lock().expect("nobody panics while holding it").clone();
+        let worker = job
+            .worker
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
         if let Some(worker) = worker {
-            let order = proto::CancelJob { job: id.to_string(), reason: reason.to_owned() };
-            self.workers.order(&worker, to_worker::Order::CancelJob(order));
+            let order = proto::CancelJob {
+                job: id.to_string(),
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&worker, to_worker::Order::CancelJob(order));
         }
         self.stop_unwanted(id, reason);
     }
@@ -135,32 +177,50 @@ impl Farm {
     /// Tells a job that an input which another job evaluates is known.
     pub fn step_known(&self, id: &JobId, known: proto::KnownResult) {
         let Some(job) = self.job(id) else { return };
-        let worker = job.worker.lock().expect("nobody panics while holding it").clone();
+        let worker = job
+            .worker
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
         if let Some(worker) = worker {
-            let order = proto::StepKnown { job: id.to_string(), step: known.step, result: known.result };
-            self.workers.order(&worker, to_worker::Order::StepKnown(order));
+            let order = proto::StepKnown {
+                job: id.to_string(),
+                step: known.step,
+                result: known.result,
+            };
+            self.workers
+                .order(&worker, to_worker::Order::StepKnown(order));
         }
     }
 
     /// Asks all workers to stop taking jobs and end.
     pub fn order_shutdown(&self, reason: &str) {
         for offer in self.workers.connected() {
-            let order = proto::Shutdown { reason: reason.to_owned() };
-            self.workers.order(&offer.id, to_worker::Order::Shutdown(order));
+            let order = proto::Shutdown {
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&offer.id, to_worker::Order::Shutdown(order));
         }
     }
 
     /// Stops the runs that nobody wants once `job` has left.
     fn stop_unwanted(&self, job: &JobId, reason: &str) {
         for run in self.claims.leave(job) {
-            let order = proto::StopStep { claim: Some(convert::held_to(&run.held)), reason: reason.to_owned() };
-            self.workers.order(&run.worker, to_worker::Order::StopStep(order));
+            let order = proto::StopStep {
+                claim: Some(convert::held_to(&run.held)),
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&run.worker, to_worker::Order::StopStep(order));
         }
     }
 
     /// A job came to its end on its worker.
     fn job_ended(&self, id: &JobId, failure: Option<proto::Failure>) {
-        let Some(job) = self.lock_jobs().remove(id) else { return };
+        let Some(job) = self.lock_jobs().remove(id) else {
+            return;
+        };
         self.schedule(dispatch::Input::Ended(id.clone()));
         let reason = "another step of the job failed";
         match failure {
@@ -183,11 +243,20 @@ impl Farm {
             tracing::warn!(worker_id = %worker, steps = ?unpublished, "finished steps went with the worker and are run again");
         }
         self.layers.forget_memory();
-        let jobs: Vec<_> = self.lock_jobs().values().filter(|job| job.is_on(worker)).cloned().collect();
+        let jobs: Vec<_> = self
+            .lock_jobs()
+            .values()
+            .filter(|job| job.is_on(worker))
+            .cloned()
+            .collect();
         for job in jobs {
             self.lock_jobs().remove(&job.request.id);
+            self.schedule(dispatch::Input::Ended(job.request.id.clone()));
             self.claims.leave(&job.request.id);
-            job.tell(JobEvent::WorkerLost { worker: worker.clone(), reason: reason.to_owned() });
+            job.tell(JobEvent::WorkerLost {
+                worker: worker.clone(),
+                reason: reason.to_owned(),
+            });
         }
         self.schedule(dispatch::Input::Lost(worker.clone()));
         self.changed.notify_waiters();

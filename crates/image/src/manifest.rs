@@ -161,7 +161,7 @@ impl ImageConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
     /// One platform.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -187,7 +187,9 @@ impl Document {
             claimed.as_str()
         };
         match name {
-            OCI_MANIFEST | DOCKER_MANIFEST => parse_manifest(bytes).map(Self::Manifest),
+            OCI_MANIFEST | DOCKER_MANIFEST => {
+                parse_manifest(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
+            }
             OCI_INDEX | DOCKER_INDEX => parse_index(bytes).map(Self::Index),
             _ => Err(DocumentError::Unsupported(if served.is_empty() {
                 claimed
@@ -321,7 +323,7 @@ mod tests {
     fn a_document_is_read_by_its_type() {
         let bytes = sample().to_bytes();
         let read = |served: &str| Document::parse(served, &bytes);
-        assert!(matches!(read(OCI_MANIFEST), Ok(Document::Manifest(m)) if m == sample()));
+        assert!(matches!(read(OCI_MANIFEST), Ok(Document::Manifest(m)) if *m == sample()));
         assert!(matches!(
             read("application/json"),
             Ok(Document::Manifest(_))

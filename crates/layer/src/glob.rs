@@ -211,14 +211,13 @@ fn step(tokens: &[Token], next: &mut [bool], at: usize, token: &Token, rune: u32
                 enter(tokens, next, at + 1);
             }
         }
-        Token::Class { negated, ranges } => {
+        Token::Class { negated, ranges }
             if ranges
                 .iter()
                 .any(|(low, high)| (*low..=*high).contains(&rune))
-                != *negated
-            {
-                enter(tokens, next, at + 1);
-            }
+                != *negated =>
+        {
+            enter(tokens, next, at + 1);
         }
         _ => {}
     }

@@ -4,26 +4,35 @@
 
 use std::cmp::Ordering;
 
-/// How many bytes are compared at once where paths are alike.
-const CHUNK: usize = 8;
-
 /// Compares component by component: a directory comes right before what it contains.
 ///
 /// Names hold no NUL, so this is the order of the bytes with the slash below all others.
 pub fn path_cmp(a: &[u8], b: &[u8]) -> Ordering {
-    let same = a
-        .chunks_exact(CHUNK)
-        .zip(b.chunks_exact(CHUNK))
-        .take_while(|(x, y)| x == y)
-        .count()
-        * CHUNK;
-    let differs = a[same..].iter().zip(&b[same..]).position(|(x, y)| x != y);
-    match differs.map(|at| same + at) {
-        None => a.len().cmp(&b.len()),
-        Some(at) if a[at] == b'/' => Ordering::Less,
-        Some(at) if b[at] == b'/' => Ordering::Greater,
-        Some(at) => a[at].cmp(&b[at]),
+    let at = common_length(a, b);
+    match (a.get(at), b.get(at)) {
+        (None, _) | (_, None) => a.len().cmp(&b.len()),
+        (Some(b'/'), _) => Ordering::Less,
+        (_, Some(b'/')) => Ordering::Greater,
+        (x, y) => x.cmp(&y),
     }
+}
+
+/// How many bytes `a` and `b` have in common at their beginnings; found by halving, because slices are compared fast.
+fn common_length(a: &[u8], b: &[u8]) -> usize {
+    let shorter = a.len().min(b.len());
+    if a[..shorter] == b[..shorter] {
+        return shorter;
+    }
+    let (mut same, mut differs) = (0, shorter);
+    while differs - same > 1 {
+        let middle = same + (differs - same) / 2;
+        if a[same..middle] == b[same..middle] {
+            same = middle;
+        } else {
+            differs = middle;
+        }
+    }
+    same
 }
 
 /// The components of a path; none for the root. Empty components and `.` are passed over.
@@ -91,9 +100,62 @@ pub fn display(path: &[u8]) -> String {
     format!("/{}", String::from_utf8_lossy(path))
 }
 
+/// Like [`clean`], but `None` where the path is absolute or leads above its root.
+pub fn clean_inside(path: &[u8]) -> Option<Vec<u8>> {
+    if path.first() == Some(&b'/') {
+        return None;
+    }
+    let mut depth = 0usize;
+    for name in components(path) {
+        match name {
+            b"." => {}
+            b".." => depth = depth.checked_sub(1)?,
+            _ => depth += 1,
+        }
+    }
+    Some(clean(path))
+}
+
+/// Whether `path` may stand in a TOC: relative, no empty, `.` or `..` name, no NUL. The root is the empty path.
+pub(crate) fn is_canonical(path: &[u8]) -> bool {
+    if path.is_empty() {
+        return true;
+    }
+    let good = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    path.split(|b| *b == b'/').all(good)
+}
+
+/// A path as text for messages: what is not UTF-8 is shown escaped, long paths are cut.
+pub(crate) fn show(path: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    let cut = &path[..path.len().min(SHOWN)];
+    let dots = if path.len() > SHOWN { "…" } else { "" };
+    format!("{}{dots}", cut.escape_ascii())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cleaning_stays_inside_the_root() {
+        let check = |input: &str, cleaned: &str, inside: Option<&str>| {
+            assert_eq!(clean(input.as_bytes()), cleaned.as_bytes(), "{input}");
+            assert_eq!(
+                clean_inside(input.as_bytes()).as_deref(),
+                inside.map(str::as_bytes),
+                "{input}"
+            );
+        };
+        check("", "", Some(""));
+        check("./", "", Some(""));
+        check("./a//b/", "a/b", Some("a/b"));
+        check("a/../b", "b", Some("b"));
+        check("/etc/passwd", "etc/passwd", None);
+        check("../../etc", "etc", None);
+        check("a/../../b", "b", None);
+        check("..a/.b", "..a/.b", Some("..a/.b"));
+    }
 
     #[test]
     fn a_directory_sorts_right_before_its_contents() {
@@ -101,6 +163,32 @@ mod tests {
         paths.sort_by(|a, b| path_cmp(a, b));
         let expected: Vec<&[u8]> = vec![b"", b"a", b"a/a", b"a/b", b"a/b/c", b"a-b", b"a.c", b"b"];
         assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_components() {
+        let paths = [
+            "",
+            "a",
+            "a/b",
+            "a/b/c",
+            "a-",
+            "ab",
+            "a/bc",
+            "abcdefgh/x",
+            "abcdefgh",
+            "abcdefg/y",
+            "b",
+        ];
+        for a in paths.map(str::as_bytes) {
+            for b in paths.map(str::as_bytes) {
+                assert_eq!(
+                    path_cmp(a, b),
+                    components(a).cmp(components(b)),
+                    "{a:?} {b:?}"
+                );
+            }
+        }
     }
 
     #[test]

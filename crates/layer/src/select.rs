@@ -20,6 +20,9 @@ pub enum Selection {
     Beneath(String),
     /// What a copy takes.
     Copy(CopySource),
+    /// The contents of `/etc/passwd` and `/etc/group`, links followed: what looking up names sees
+    /// ([`names::name_files`](crate::names::name_files)). Either may be missing.
+    Names,
 }
 
 /// The content id of the selected part of a tree.
@@ -31,7 +34,23 @@ pub fn content_id(tree: &Tree, selection: &Selection) -> Result<Digest, SelectEr
     match selection {
         Selection::Beneath(selector) => beneath(tree, selector),
         Selection::Copy(source) => copied(tree, source),
+        Selection::Names => Ok(names(tree)),
     }
+}
+
+fn names(tree: &Tree) -> Digest {
+    let mut hasher = DigestHasher::new("content names");
+    for path in [&b"etc/passwd"[..], b"etc/group"] {
+        let node = tree
+            .resolve(path, Follow::All)
+            .ok()
+            .and_then(|path| tree.get(&path));
+        match node.map(|node| &node.entry.kind) {
+            Some(Kind::File { content, .. }) => hasher.field(content.as_bytes()),
+            _ => hasher.field(""),
+        };
+    }
+    hasher.finish()
 }
 
 fn beneath(tree: &Tree, selector: &str) -> Result<Digest, SelectError> {

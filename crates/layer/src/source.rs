@@ -3,7 +3,7 @@
 //! The copy itself ([`Draft::copy`](crate::Draft)) and the content id of what it sees ([`content_id`](crate::content_id)) both
 //! go through here, so that what is hashed is what is copied.
 
-use crate::glob::{glob_match, has_wildcards};
+use crate::glob::{Glob, has_wildcards};
 use crate::path;
 use crate::pattern::{Matched, PatternError, Patterns};
 use crate::resolve::{Follow, ResolveError};
@@ -108,8 +108,7 @@ impl CopySource {
         }
     }
 
-    /// The part before the first component with a wildcard is followed, the rest matched against what lies beneath it; what
-    /// lies in a matched directory is not matched again.
+    /// The part before the first component with a wildcard is followed, the rest matched against what lies beneath it.
     fn wildcard(&self, tree: &Tree, clean: &[u8]) -> Result<Vec<SourceMatch>, SelectError> {
         let parts: Vec<&[u8]> = path::components(clean).collect();
         let plain = parts.iter().take_while(|part| !has_wildcards(part)).count();
@@ -117,37 +116,26 @@ impl CopySource {
         let wrong = |_| SelectError::Wildcard {
             pattern: path::display(clean),
         };
-        glob_match(&pattern, b"").map_err(wrong)?;
-        let base = tree.resolve(&parts[..plain].join(&b'/'), self.follow())?;
+        let glob = Glob::single(&pattern).map_err(wrong)?;
+        let no_match = || SelectError::NoMatch {
+            pattern: path::display(clean),
+        };
+        let base = match tree.resolve(&parts[..plain].join(&b'/'), self.follow()) {
+            Err(ResolveError::NotADirectory { .. }) if self.allow_empty_wildcard => {
+                return Ok(Vec::new());
+            }
+            Err(ResolveError::NotADirectory { .. }) => return Err(no_match()),
+            other => other?,
+        };
         // A class may match a slash; without one, deeper paths than the pattern's cannot match.
-        let depth = if pattern.contains(&b'[') {
+        let deepest = if pattern.contains(&b'[') {
             usize::MAX
         } else {
             parts.len() - plain
         };
-        let mut matches = Vec::new();
-        let mut walk = tree.walk(&base);
-        while let Some(node) = walk.next() {
-            let relative = path::relative(node.path, &base);
-            if relative.is_empty() {
-                continue;
-            }
-            let matched = glob_match(&pattern, relative).map_err(wrong)?;
-            if matched {
-                let name = path::file_name(node.path).to_vec();
-                matches.push(SourceMatch {
-                    name,
-                    path: node.path.to_vec(),
-                });
-            }
-            if matched || path::components(relative).count() >= depth {
-                walk.skip_beneath(&node);
-            }
-        }
+        let matches = wildcard_beneath(tree, &base, &glob, deepest);
         if matches.is_empty() && !self.allow_empty_wildcard {
-            return Err(SelectError::NoMatch {
-                pattern: path::display(clean),
-            });
+            return Err(no_match());
         }
         Ok(matches)
     }
@@ -190,6 +178,31 @@ impl CopySource {
         }
         Ok(())
     }
+}
+
+/// What beneath `base`, at most so many components deep, matches as a whole; what lies in a matched directory is not matched
+/// again.
+fn wildcard_beneath(tree: &Tree, base: &[u8], glob: &Glob, deepest: usize) -> Vec<SourceMatch> {
+    let mut matches = Vec::new();
+    let mut walk = tree.walk(base);
+    while let Some(node) = walk.next() {
+        let relative = path::relative(node.path, base);
+        if relative.is_empty() {
+            continue;
+        }
+        let matched = glob.matches(relative);
+        if matched {
+            let name = path::file_name(node.path).to_vec();
+            matches.push(SourceMatch {
+                name,
+                path: node.path.to_vec(),
+            });
+        }
+        if matched || path::components(relative).count() >= deepest {
+            walk.skip_beneath(&node);
+        }
+    }
+    matches
 }
 
 /// Compiled include and exclude patterns. They see paths relative to the directory that is copied.

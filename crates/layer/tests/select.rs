@@ -249,6 +249,71 @@ fn a_mount_sees_everything_beneath_its_selector() {
     );
 }
 
+#[test]
+fn name_lookups_see_the_contents_of_two_files() {
+    let id =
+        |entries: Vec<Entry>| content_id(&tree(entries), &Selection::Names).expect("never refused");
+    let base = id(vec![
+        symlink("etc/passwd", "/usr/p"),
+        file("usr/p", "1"),
+        file("other", "1"),
+    ]);
+    assert_eq!(
+        base,
+        id(vec![mode(0o600, file("etc/passwd", "1"))]),
+        "only the content counts"
+    );
+    assert_ne!(
+        base,
+        id(vec![symlink("etc/passwd", "/usr/p"), file("usr/p", "2")])
+    );
+    assert_ne!(base, id(vec![file("etc/group", "1")]));
+    assert_eq!(
+        id(vec![]),
+        id(vec![symlink("etc/passwd", "passwd"), dir("etc/group")])
+    );
+}
+
+/// Stored keys cover these ids: when this test fails, every cache is lost with the change.
+#[test]
+fn ids_are_frozen() {
+    let xattrs = [(b"user.x".to_vec(), b"1".to_vec())].into();
+    let tree = tree(vec![
+        Entry {
+            xattrs,
+            ..mode(0o4755, owned(1, 2, file("d/f", "x")))
+        },
+        symlink("d/l", "f"),
+        entry("d/null", Kind::CharDevice { major: 1, minor: 3 }),
+        entry("d/disk", Kind::BlockDevice { major: 8, minor: 0 }),
+        entry("d/pipe", Kind::Fifo),
+        file("d/sub/g", ""),
+    ]);
+    let check = |selection: Selection, expected: &str| {
+        assert_eq!(
+            content_id(&tree, &selection).expect("there").hex(),
+            expected,
+            "{selection:?}"
+        );
+    };
+    check(
+        Selection::Beneath("/".to_owned()),
+        "7dec17927d0c563397d68309da60268bba11d00149a44227807f13993a043fd2",
+    );
+    check(
+        Selection::Copy(source("/d")),
+        "68199e7ec377aaf2a2fea859ab7f2284e787a9e28fb219db211fb7fc5bb5241b",
+    );
+    let include = vec!["sub/g".to_owned()];
+    check(
+        Selection::Copy(CopySource {
+            include,
+            ..source("/d")
+        }),
+        "35e883e371910e3499a1e560289cc016048e61ee50d510265e8ecbac162df4e0",
+    );
+}
+
 fn any_source() -> impl Strategy<Value = CopySource> {
     let patterns = || {
         proptest::collection::vec(

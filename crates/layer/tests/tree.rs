@@ -267,6 +267,7 @@ proptest! {
     #[test]
     fn flattening_keeps_the_view(layers in proptest::collection::vec(any_layer(), 0..5)) {
         let tree = Tree::merge(&layers);
+        prop_assert_eq!(tree.to_toc().check(), Ok(()));
         let flat = Tree::merge(&[Arc::new(tree.to_toc())]);
         prop_assert_eq!(show(&tree), show(&flat));
         prop_assert_eq!(flat.to_toc(), tree.to_toc());

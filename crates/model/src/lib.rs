@@ -2,6 +2,7 @@
 //!
 //! Everything here is a plain value. Nothing reads a clock, a file or a socket.
 
+pub mod api;
 mod chain;
 mod digest;
 mod ids;

@@ -44,6 +44,13 @@ impl Registry {
         &self.inner.config
     }
 
+    /// The same client with these hosts taken for insecure (`registry.insecure=true`). Connects anew.
+    pub fn allowing_insecure(&self, hosts: impl IntoIterator<Item = String>) -> Self {
+        let mut config = self.inner.config.clone();
+        config.insecure.extend(hosts);
+        Self::new(config, self.inner.auth.clone())
+    }
+
     /// The host, connected. A failure isn't remembered.
     pub(crate) async fn host(&self, what: &str, name: &str) -> Result<Arc<Host>, RegistryError> {
         let cell = {

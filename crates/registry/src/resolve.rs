@@ -185,7 +185,7 @@ struct Found {
     root: Digest,
     index: Option<Digest>,
     digest: Digest,
-    manifest: Manifest,
+    manifest: Box<Manifest>,
     config: Option<Bytes>,
 }
 

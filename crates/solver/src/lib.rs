@@ -5,6 +5,7 @@
 //! behind [`Tocs`].
 
 mod keys;
+pub mod pull;
 mod trees;
 
 pub use keys::{KeyError, copy_source, key};

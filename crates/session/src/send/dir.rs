@@ -81,7 +81,6 @@ impl Session {
         source: &dyn DirSource,
     ) -> Result<u64, SessionError> {
         self.require(DIFF_COPY, "the result is to be sent to it")?;
-        let doing = "sending the result's files to the client";
         let (sender, receiver) = mpsc::channel::<Packet>(32);
         let mut call = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
         *call.metadata_mut() = headers(exporter, []);
@@ -94,11 +93,14 @@ impl Session {
             grpc.streaming(call, DIFF_COPY.parse().expect("a constant path"), codec)
                 .await
         };
-        let incoming = self.call(doing, start).await?.into_inner();
         let (requests, queue) = mpsc::unbounded_channel();
         let (known, ids) = mpsc::unbounded_channel();
         let send = send(source, sender, queue, known);
-        let listen = listen(incoming, requests, ids);
+        // The client's answer begins with its first packet, which it sends when it has some of ours.
+        let listen = async {
+            let incoming = start.await.map_err(refused)?.into_inner();
+            listen(incoming, requests, ids).await
+        };
         let both = async { tokio::try_join!(send, listen) };
         match self.closed().run_until_cancelled(both).await {
             Some(outcome) => outcome.map(|(bytes, ())| bytes),
@@ -169,15 +171,10 @@ async fn listen(
     requests: mpsc::UnboundedSender<(u32, Vec<u8>)>,
     mut ids: mpsc::UnboundedReceiver<(u32, Vec<u8>)>,
 ) -> Result<(), SessionError> {
-    let doing = "sending the result's files to the client";
-    let refuse = |text: String| SessionError::refused(doing, tonic::Status::aborted(text));
+    let refuse = |text: String| refused(tonic::Status::aborted(text));
     let mut files: HashMap<u32, Vec<u8>> = HashMap::new();
     let mut requests = Some(requests);
-    while let Some(packet) = incoming
-        .message()
-        .await
-        .map_err(|status| SessionError::refused(doing, status))?
-    {
+    while let Some(packet) = incoming.message().await.map_err(refused)? {
         while let Ok((id, path)) = ids.try_recv() {
             files.insert(id, path);
         }
@@ -204,10 +201,14 @@ async fn listen(
 }
 
 async fn put(packets: &mpsc::Sender<Packet>, packet: Packet) -> Result<(), SessionError> {
-    packets.send(packet).await.map_err(|_| {
-        let status = tonic::Status::aborted("it stopped listening");
-        SessionError::refused("sending the result's files to the client", status)
-    })
+    packets
+        .send(packet)
+        .await
+        .map_err(|_| refused(tonic::Status::aborted("it stopped listening")))
+}
+
+fn refused(status: tonic::Status) -> SessionError {
+    SessionError::refused("sending the result's files to the client", status)
 }
 
 fn stat(entry: DirEntry) -> Stat {

@@ -228,19 +228,14 @@ impl<'a> Transfer<'a> {
         self.report.done(self.tree.len());
         // A failure to send shows in what is received next.
         let _ = self.outgoing.send(Packet::of(PacketType::Fin)).await;
-        loop {
-            let packet = self
-                .incoming
-                .message()
-                .await
-                .map_err(|status| Stop::Status(Box::new(status)))?;
-            match packet.map(|packet| PacketType::try_from(packet.r#type)) {
-                None | Some(Ok(PacketType::Fin)) => return Ok(()),
-                Some(Ok(PacketType::Err)) => {
-                    return Err(Stop::Bad("the client failed at the very end".to_owned()));
-                }
-                Some(_) => return Err(Stop::Bad("a packet came after the end".to_owned())),
+        let packet = self.incoming.message().await;
+        let packet = packet.map_err(|status| Stop::Status(Box::new(status)))?;
+        match packet.map(|packet| PacketType::try_from(packet.r#type)) {
+            None | Some(Ok(PacketType::Fin)) => Ok(()),
+            Some(Ok(PacketType::Err)) => {
+                Err(Stop::Bad("the client failed at the very end".to_owned()))
             }
+            Some(_) => Err(Stop::Bad("a packet came after the end".to_owned())),
         }
     }
 }

@@ -29,10 +29,13 @@ pub(crate) struct Written {
     pub(crate) flat: Option<FlatId>,
 }
 
+/// The digests, and the pack to be finished.
+type Outcome = Result<(HashMap<u32, Digest>, Box<dyn Pack>), PackError>;
+
 /// The async end of the writing thread. Dropped before [`Writer::finish`], the pack is discarded.
 pub(crate) struct Writer {
     pieces: mpsc::Sender<Piece>,
-    thread: JoinHandle<Result<(HashMap<u32, Digest>, Box<dyn Pack>), PackError>>,
+    thread: JoinHandle<Outcome>,
 }
 
 impl Writer {
@@ -69,10 +72,7 @@ impl Writer {
     }
 }
 
-fn write_all(
-    mut queue: mpsc::Receiver<Piece>,
-    mut pack: Box<dyn Pack>,
-) -> Result<(HashMap<u32, Digest>, Box<dyn Pack>), PackError> {
+fn write_all(mut queue: mpsc::Receiver<Piece>, mut pack: Box<dyn Pack>) -> Outcome {
     let mut open: HashMap<u32, Sha256> = HashMap::new();
     let mut digests = HashMap::new();
     while let Some(piece) = queue.blocking_recv() {

@@ -1,0 +1,372 @@
+//! Results.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use buildyard_model::{BuildId, Chain, LayerId, Scope, StepKey, WorkerId};
+use serde_json::json;
+use sqlx::SqliteConnection;
+
+use super::SqliteStore;
+use super::columns::{
+    During, corrupt, digest, from_json, hex_list, in_order, int, parse, to_json, uint,
+};
+use super::db::commit;
+use crate::{ClaimKey, Generation, Results, StepResult, StoreError, UnixMillis};
+
+#[async_trait]
+impl Results for SqliteStore {
+    async fn lookup(
+        &self,
+        keys: &[StepKey],
+        scope: &Scope,
+        now: UnixMillis,
+    ) -> Result<Vec<Option<StepResult>>, StoreError> {
+        let mut tx = self.db.read().await?;
+        let found = select_results(&mut tx, keys, scope).await?;
+        for key in found.keys() {
+            self.uses.note(*key, scope, now);
+        }
+        Ok(in_order(keys.iter().copied(), &found))
+    }
+
+    async fn flush_uses(&self) -> Result<usize, StoreError> {
+        let noted = self.uses.take();
+        if noted.is_empty() {
+            return Ok(0);
+        }
+        let rows: Vec<_> = noted
+            .iter()
+            .map(|((key, scope), at)| json!({"key": key.digest().hex(), "scope": scope, "at": at}))
+            .collect();
+        let uses = to_json(&rows);
+        let mut tx = self.db.write().await?;
+        update_results_used(&mut tx, &uses).await?;
+        update_flats_used(&mut tx, &uses).await?;
+        update_tocs_used(&mut tx, &uses).await?;
+        commit(tx).await?;
+        Ok(noted.len())
+    }
+
+    async fn forget(&self, key: StepKey, scope: &Scope) -> Result<bool, StoreError> {
+        let mut tx = self.db.write().await?;
+        let forgotten = delete_result(&mut tx, key, scope).await?;
+        commit(tx).await?;
+        Ok(forgotten)
+    }
+
+    async fn forget_layer(&self, layer: LayerId) -> Result<usize, StoreError> {
+        let mut tx = self.db.write().await?;
+        let forgotten = delete_results_with(&mut tx, &[layer]).await?;
+        commit(tx).await?;
+        Ok(forgotten)
+    }
+
+    async fn forget_unpublished_of(&self, worker: &WorkerId) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.db.write().await?;
+        let mut names = delete_unpublished_of(&mut tx, worker).await?;
+        commit(tx).await?;
+        names.sort();
+        names.dedup();
+        names.truncate(1000);
+        Ok(names)
+    }
+
+    async fn forget_unused(&self, before: UnixMillis, limit: u32) -> Result<usize, StoreError> {
+        let mut tx = self.db.write().await?;
+        let forgotten = delete_unused(&mut tx, before, limit).await?;
+        commit(tx).await?;
+        Ok(forgotten)
+    }
+}
+
+/// A row of `results`.
+#[derive(Debug, sqlx::FromRow)]
+struct ResultRow {
+    key: Vec<u8>,
+    generation: i64,
+    outputs: String,
+    created_at: i64,
+    duration_ms: i64,
+    worker: String,
+    platform: Option<String>,
+    emulated: bool,
+    build: String,
+    name: String,
+    log: Option<Vec<u8>>,
+}
+
+impl ResultRow {
+    fn key(&self) -> Result<StepKey, StoreError> {
+        digest("results.key", &self.key).map(StepKey)
+    }
+
+    fn generation(&self) -> Result<Generation, StoreError> {
+        uint("results.generation", self.generation).map(Generation)
+    }
+
+    fn result(self) -> Result<StepResult, StoreError> {
+        let outputs: Vec<Option<Chain>> = from_json("results.outputs", &self.outputs)?;
+        Ok(StepResult {
+            outputs,
+            created: UnixMillis(self.created_at),
+            duration: Duration::from_millis(uint("results.duration_ms", self.duration_ms)?),
+            worker: WorkerId::new(self.worker),
+            platform: self
+                .platform
+                .as_deref()
+                .map(|text| parse("results.platform", text))
+                .transpose()?,
+            emulated: self.emulated,
+            build: BuildId::new(self.build),
+            name: self.name,
+            log: self
+                .log
+                .as_deref()
+                .map(|bytes| digest("results.log", bytes))
+                .transpose()?,
+        })
+    }
+}
+
+async fn select_results(
+    tx: &mut SqliteConnection,
+    keys: &[StepKey],
+    scope: &Scope,
+) -> Result<HashMap<StepKey, StepResult>, StoreError> {
+    let keys = keys.iter().collect::<HashSet<_>>();
+    let rows: Vec<ResultRow> = sqlx::query_as(
+        "SELECT results.* FROM json_each(?1) AS asked \
+         JOIN results ON results.key = unhex(asked.value) AND results.scope = ?2 AND results.only_for = ''",
+    )
+    .bind(hex_list(keys.into_iter().map(|key| key.0.as_bytes())))
+    .bind(scope.as_str())
+    .fetch_all(tx)
+    .await
+    .during("looking up results")?;
+    rows.into_iter()
+        .map(|row| Ok((row.key()?, row.result()?)))
+        .collect()
+}
+
+/// The result recorded under exactly this claim, and the generation that recorded it.
+pub(super) async fn select_result(
+    tx: &mut SqliteConnection,
+    claim: &ClaimKey,
+) -> Result<Option<(Generation, StepResult)>, StoreError> {
+    let row: Option<ResultRow> =
+        sqlx::query_as("SELECT * FROM results WHERE key = ?1 AND scope = ?2 AND only_for = ?3")
+            .bind(&claim.key.0.as_bytes()[..])
+            .bind(claim.scope.as_str())
+            .bind(only_for(claim))
+            .fetch_optional(tx)
+            .await
+            .during("looking up a claim's result")?;
+    row.map(|row| Ok((row.generation()?, row.result()?)))
+        .transpose()
+}
+
+/// Records a result in the place of the one before.
+pub(super) async fn replace_result(
+    tx: &mut SqliteConnection,
+    claim: &ClaimKey,
+    generation: Generation,
+    result: &StepResult,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    delete_exactly(tx, claim).await?;
+    let id = insert_result(tx, claim, generation, result, now).await?;
+    insert_result_layers(tx, id, result).await
+}
+
+/// How a claim's `only_for` is stored: part of a unique key, where NULL would not do.
+pub(super) fn only_for(claim: &ClaimKey) -> &str {
+    claim.only_for.as_ref().map_or("", BuildId::as_str)
+}
+
+async fn delete_exactly(tx: &mut SqliteConnection, claim: &ClaimKey) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM results WHERE key = ?1 AND scope = ?2 AND only_for = ?3")
+        .bind(&claim.key.0.as_bytes()[..])
+        .bind(claim.scope.as_str())
+        .bind(only_for(claim))
+        .execute(tx)
+        .await
+        .during("replacing a result")?;
+    Ok(())
+}
+
+async fn insert_result(
+    tx: &mut SqliteConnection,
+    claim: &ClaimKey,
+    generation: Generation,
+    result: &StepResult,
+    now: UnixMillis,
+) -> Result<i64, StoreError> {
+    let duration = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
+    sqlx::query_scalar(
+        "INSERT INTO results (key, scope, only_for, generation, outputs, created_at, duration_ms, worker, platform, \
+         emulated, build, name, log, used_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+         RETURNING id",
+    )
+    .bind(&claim.key.0.as_bytes()[..])
+    .bind(claim.scope.as_str())
+    .bind(only_for(claim))
+    .bind(int(generation.0))
+    .bind(to_json(&result.outputs))
+    .bind(result.created.0)
+    .bind(int(duration))
+    .bind(result.worker.as_str())
+    .bind(result.platform.as_ref().map(ToString::to_string))
+    .bind(result.emulated)
+    .bind(result.build.as_str())
+    .bind(&result.name)
+    .bind(result.log.as_ref().map(|log| &log.as_bytes()[..]))
+    .bind(now.0)
+    .fetch_one(tx)
+    .await
+    .during("recording a result")
+}
+
+async fn insert_result_layers(
+    tx: &mut SqliteConnection,
+    id: i64,
+    result: &StepResult,
+) -> Result<(), StoreError> {
+    let layers = result.outputs.iter().flatten().flat_map(|chain| &chain.0);
+    sqlx::query("INSERT OR IGNORE INTO result_layers (layer, result) SELECT unhex(value), ?2 FROM json_each(?1)")
+        .bind(hex_list(layers.map(|layer| layer.0.as_bytes())))
+        .bind(id)
+        .execute(tx)
+        .await
+        .during("recording a result's layers")?;
+    Ok(())
+}
+
+async fn delete_result(
+    tx: &mut SqliteConnection,
+    key: StepKey,
+    scope: &Scope,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM results WHERE key = ?1 AND scope = ?2 AND only_for = ''")
+        .bind(&key.0.as_bytes()[..])
+        .bind(scope.as_str())
+        .execute(tx)
+        .await
+        .during("forgetting a result")?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes every result that contains one of `layers`, also those that are only for one build.
+pub(super) async fn delete_results_with(
+    tx: &mut SqliteConnection,
+    layers: &[LayerId],
+) -> Result<usize, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM results WHERE id IN (SELECT result_layers.result FROM json_each(?1) AS lost \
+         JOIN result_layers ON result_layers.layer = unhex(lost.value))",
+    )
+    .bind(hex_list(layers.iter().map(|layer| layer.0.as_bytes())))
+    .execute(tx)
+    .await
+    .during("forgetting the results of a lost layer")?;
+    count(done.rows_affected())
+}
+
+/// Removes the results that a build with `--no-cache` had for itself.
+pub(super) async fn delete_results_only_for(
+    tx: &mut SqliteConnection,
+    build: &BuildId,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM results WHERE only_for = ?1 AND only_for <> ''")
+        .bind(build.as_str())
+        .execute(tx)
+        .await
+        .during("forgetting the results of one build")?;
+    Ok(())
+}
+
+async fn delete_unpublished_of(
+    tx: &mut SqliteConnection,
+    worker: &WorkerId,
+) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar(
+        "DELETE FROM results WHERE id IN (SELECT result_layers.result FROM layers \
+         JOIN result_layers ON result_layers.layer = layers.id \
+         WHERE layers.published = 0 AND layers.made_by = ?1) RETURNING name",
+    )
+    .bind(worker.as_str())
+    .fetch_all(tx)
+    .await
+    .during("forgetting what a lost worker had not published")
+}
+
+async fn delete_unused(
+    tx: &mut SqliteConnection,
+    before: UnixMillis,
+    limit: u32,
+) -> Result<usize, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM results WHERE id IN \
+         (SELECT id FROM results WHERE used_at < ?1 ORDER BY used_at, id LIMIT ?2)",
+    )
+    .bind(before.0)
+    .bind(limit)
+    .execute(tx)
+    .await
+    .during("forgetting unused results")?;
+    count(done.rows_affected())
+}
+
+async fn update_results_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE results SET used_at = max(used_at, noted.value ->> 'at') FROM json_each(?1) AS noted \
+         WHERE results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
+         AND results.only_for = ''",
+    )
+    .bind(uses)
+    .execute(tx)
+    .await
+    .during("noting the use of results")?;
+    Ok(())
+}
+
+/// A result's layers are used when it is: their flat files …
+async fn update_flats_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usage SET used_at = max(usage.used_at, used.at) FROM \
+         (SELECT lower(hex(layer_flats.flat)) AS id, max(noted.value ->> 'at') AS at FROM json_each(?1) AS noted \
+          JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
+          JOIN result_layers ON result_layers.result = results.id \
+          JOIN layer_flats ON layer_flats.layer = result_layers.layer GROUP BY 1) AS used \
+         WHERE usage.kind = 'flat' AND usage.id = used.id",
+    )
+    .bind(uses)
+    .execute(tx)
+    .await
+    .during("noting the use of flat files")?;
+    Ok(())
+}
+
+/// … and the blobs with their TOCs.
+async fn update_tocs_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usage SET used_at = max(usage.used_at, used.at) FROM \
+         (SELECT 'sha256:' || lower(hex(layers.toc)) AS id, max(noted.value ->> 'at') AS at \
+          FROM json_each(?1) AS noted \
+          JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
+          JOIN result_layers ON result_layers.result = results.id \
+          JOIN layers ON layers.id = result_layers.layer GROUP BY 1) AS used \
+         WHERE usage.kind = 'blob' AND usage.id = used.id",
+    )
+    .bind(uses)
+    .execute(tx)
+    .await
+    .during("noting the use of TOCs")?;
+    Ok(())
+}
+
+/// Rows counted by the database.
+pub(super) fn count(rows: u64) -> Result<usize, StoreError> {
+    usize::try_from(rows).map_err(|_| corrupt("a count of rows", rows))
+}
