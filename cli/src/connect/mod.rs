@@ -159,7 +159,7 @@ impl Farm {
                     if self.uses_tls() {
                         self.handshake(stream, host, alpn).await
                     } else {
-                        Ok(Box::new(stream))
+                        Ok(Box::new(stream) as Box<dyn Stream>)
                     }
                 }
             }

@@ -3,12 +3,11 @@
 use std::io;
 use std::ops::Range;
 
-use buildyard_layer::ExtentSource;
+use buildyard_layer::{ExtentSource, ranges_of};
 use buildyard_model::{FlatId, LayerId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::record::ranges_of;
 use super::{LayerStore, LayersError};
 
 /// Uncompressed size of a piece.

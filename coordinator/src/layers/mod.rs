@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use buildyard_cas::{BlobStore, CasError};
-use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError};
+use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError, ranges_of};
 use buildyard_model::{Chain, FlatId, LayerId};
 use buildyard_solver::pull::PullError;
 use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
 
 pub use encoded::ExportLayers;
-pub use record::{ImageLayer, ranges_of};
+pub use record::ImageLayer;
 
 /// What can go wrong with layers.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ use std::path::Path;
 use buildyard_model::FlatId;
 
 use crate::beneath::open_root;
-use crate::path::{is_under, parent, show};
+use crate::path::{is_within, parent, show};
 use crate::{
     Entry, FlatFiles, Kind, Lower, Toc, number_links, path_cmp, random_flat_id, read_names,
 };
@@ -167,7 +167,7 @@ fn drop_stubs(judged: &mut Vec<Judged>, stubs: &[Vec<u8>], below: &Below<'_>) {
             Kind::File { size: 0, .. } => true,
             Kind::Directory { .. } => judged
                 .get(at + 1)
-                .is_none_or(|next| !is_under(&next.entry.path, stub)),
+                .is_none_or(|next| !is_within(&next.entry.path, stub)),
             _ => false,
         };
         if empty {

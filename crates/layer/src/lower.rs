@@ -3,7 +3,7 @@
 use buildyard_model::FlatId;
 
 use crate::assemble::bare;
-use crate::path::{is_under, path_cmp};
+use crate::path::{is_within, path_cmp};
 use crate::{Entry, Kind, Toc};
 
 /// The merged view of everything below a layer: what a path is there, with hard links and whiteouts resolved.
@@ -22,7 +22,7 @@ impl Lower for Toc {
         match self.entries.binary_search_by(|e| path_cmp(&e.path, path)) {
             Ok(at) => Some(self.entries[at].clone()),
             Err(next) => {
-                let under = |e: &Entry| !path.is_empty() && is_under(&e.path, path);
+                let under = |e: &Entry| !path.is_empty() && is_within(&e.path, path);
                 let implied = self.entries.get(next).is_some_and(under);
                 implied.then(|| bare(path.to_vec(), Kind::Directory { opaque: false }, 0o755))
             }

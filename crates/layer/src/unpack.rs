@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, sym
 
 use crate::assemble::bare;
 use crate::beneath::{open_directory, open_root};
-use crate::path::{file_name, is_under, parent, show};
+use crate::path::{file_name, is_within, parent, show};
 use crate::{Entry, ExtentSource, Kind, Lower, Toc};
 
 /// Why a layer was not unpacked.
@@ -259,7 +259,7 @@ impl<'a> Unpacker<'a> {
             .map(|(i, _)| i);
         for end in ends.chain([directory.len()]) {
             let path = &directory[..end];
-            if is_under(&self.here.path, path) {
+            if is_within(&self.here.path, path) {
                 continue;
             }
             match mkdirat(&self.root, path, Mode::RWXU) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use buildyard_image::ImageConfig;
 
+use super::resolve::SCRATCH;
 use super::stage::{Command, SourceStage, Stage, State};
 use super::work::Work;
 use crate::error::{ConvertError, Problem};
@@ -82,13 +83,7 @@ impl Stages {
             Kind::Run(run) => run
                 .mounts
                 .iter()
-                .map(|mount| {
-                    mount
-                        .from
-                        .as_ref()
-                        .map(|from| self.named_source(from, lines))
-                        .transpose()
-                })
+                .map(|mount| self.mount_source(mount.from.as_deref(), lines))
                 .collect(),
             _ => Ok(Vec::new()),
         };
@@ -118,6 +113,18 @@ impl Stages {
             Ok(number) if number < self.list.len() => Ok(number),
             Ok(_) => Err(Problem::UnknownIndex(from.to_owned())),
             Err(_) => self.named_source(from, lines),
+        }
+    }
+
+    fn mount_source(&mut self, from: Option<&str>, lines: Lines) -> Result<Option<usize>, Problem> {
+        match from {
+            Some(from) => self.named_source(from, lines).map(Some),
+            None => {
+                // BuildKit counts a stage here before it knows that the mount has no source. So a file with one stage and a
+                // mount has two, and its steps are shown with the stage's name.
+                self.named_source(SCRATCH, lines)?;
+                Ok(None)
+            }
         }
     }
 
@@ -194,13 +201,7 @@ impl Stages {
             return Ok(());
         };
         let base = &self.list[base];
-        let size = base.state.env.bytes()
-            + base
-                .image
-                .history
-                .iter()
-                .map(|h| h.created_by.len())
-                .sum::<usize>();
+        let size = base.state.env.bytes() + config_bytes(&base.image);
         let (state, platform, image) = (
             base.state.clone(),
             base.platform.clone(),
@@ -263,4 +264,9 @@ impl Stage {
             has_cmd: false,
         }
     }
+}
+
+/// How much text a configuration holds, about: it is copied for every stage that starts from it.
+pub(super) fn config_bytes(image: &ImageConfig) -> usize {
+    serde_json::to_vec(image).map_or(0, |text| text.len())
 }
