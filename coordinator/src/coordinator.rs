@@ -74,30 +74,51 @@ impl Coordinator {
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("making the data directory {}", config.data.display()))?;
         let guard = lock_data_dir(&config.data, "coordinator")?;
-        let database = config.database.clone().unwrap_or_else(|| config.data.join("buildyard.db"));
+        let database = config
+            .database
+            .clone()
+            .unwrap_or_else(|| config.data.join("buildyard.db"));
         let blob_dir = config.blobs.clone().unwrap_or_else(|| config.data.clone());
         let store = Arc::new(SqliteStore::open(&database).await?);
         let abandoned = buildyard_store::Builds::abandon_running(store.as_ref(), now()).await?;
         if abandoned > 0 {
-            tracing::warn!(builds = abandoned, "builds were interrupted by the end of the last process");
+            tracing::warn!(
+                builds = abandoned,
+                "builds were interrupted by the end of the last process"
+            );
         }
         let blobs = open_disk(&blob_dir, Durability::Synced).await?;
         let flats = FlatFiles::new(blob_dir.join("flats"))
             .with_context(|| format!("opening the flat files in {}", blob_dir.display()))?;
         let shared: Arc<dyn Store> = store.clone();
-        let layers = Arc::new(LayerStore::new(shared.clone(), Arc::new(blobs), flats.clone()));
+        let layers = Arc::new(LayerStore::new(
+            shared.clone(),
+            Arc::new(blobs),
+            flats.clone(),
+        ));
         let build_platform = build_platform(store.as_ref(), config.build_platform).await?;
         let cancel = CancellationToken::new();
         let farm = Farm::start(config.farm, shared.clone(), layers.clone(), cancel.clone()).await?;
-        let engine_config = EngineConfig { registry: config.registry };
-        let engine: Arc<dyn Backend> =
-            Arc::new(Engine::new(engine_config, shared.clone(), layers, farm.clone(), build_platform));
+        let engine_config = EngineConfig {
+            registry: config.registry,
+        };
+        let engine: Arc<dyn Backend> = Arc::new(Engine::new(
+            engine_config,
+            shared.clone(),
+            layers,
+            farm.clone(),
+            build_platform,
+        ));
         let api = Api::new(engine, cancel.clone());
         let farm_service = FarmServer::new(FarmService::new(farm.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let router = web::router(web::Shared { farm: farm.clone(), store: shared, api: api.clone() })
-            .merge(api.routes().add_service(farm_service).into_axum_router());
+        let router = web::router(web::Shared {
+            farm: farm.clone(),
+            store: shared,
+            api: api.clone(),
+        })
+        .merge(api.routes().add_service(farm_service).into_axum_router());
         let endpoint = Endpoint::open(&config.endpoint).await?;
         Ok(Self {
             endpoint,
@@ -125,7 +146,8 @@ impl Coordinator {
 
     /// A connection for a worker in the same process: the same protocol over memory.
     pub fn in_process(&self) -> Channel {
-        let (connections, incoming) = mpsc::channel::<Result<tokio::io::DuplexStream, std::io::Error>>(16);
+        let (connections, incoming) =
+            mpsc::channel::<Result<tokio::io::DuplexStream, std::io::Error>>(16);
         let service = FarmServer::new(FarmService::new(self.farm.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -143,7 +165,10 @@ impl Coordinator {
             let connections = connections.clone();
             async move {
                 let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BUFFER);
-                connections.send(Ok(theirs)).await.map_err(|_| std::io::Error::other("the coordinator has ended"))?;
+                connections
+                    .send(Ok(theirs))
+                    .await
+                    .map_err(|_| std::io::Error::other("the coordinator has ended"))?;
                 Ok::<_, std::io::Error>(TokioIo::new(ours))
             }
         });
@@ -157,7 +182,9 @@ impl Coordinator {
     /// Closing the store failed.
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         let closing = CancellationToken::new();
-        let serving = self.endpoint.serve(self.router, closing.clone(), Duration::from_secs(5));
+        let serving = self
+            .endpoint
+            .serve(self.router, closing.clone(), Duration::from_secs(5));
         let (api, farm, cancel) = (self.api, self.farm, self.cancel);
         let grace = self.grace;
         let stopping = async {

@@ -145,8 +145,15 @@ impl Farm {
     /// How many jobs wait for a worker, and how many have one.
     pub fn jobs(&self) -> (usize, usize) {
         let jobs = self.lock_jobs();
-        let waiting =
-            jobs.values().filter(|job| job.worker.lock().expect("nobody panics while holding it").is_none()).count();
+        let waiting = jobs
+            .values()
+            .filter(|job| {
+                job.worker
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .is_none()
+            })
+            .count();
         (waiting, jobs.len() - waiting)
     }
 

@@ -37,7 +37,10 @@ pub(super) async fn detail(
     Path(id): Path<String>,
 ) -> Result<Json<BuildDetail>, WebError> {
     let (build, steps) = find(&shared, &id).await?;
-    Ok(Json(BuildDetail { summary: summary(build), steps: steps.into_iter().map(step).collect() }))
+    Ok(Json(BuildDetail {
+        summary: summary(build),
+        steps: steps.into_iter().map(step).collect(),
+    }))
 }
 
 pub(super) async fn logs(
@@ -70,11 +73,20 @@ fn chosen<'a>(steps: &'a [StepRecord], text: &str) -> Result<Vec<&'a StepRecord>
         return Ok(steps.iter().filter(|step| step.step == digest).collect());
     }
     if let Ok(number) = text.parse::<usize>() {
-        return Ok(steps.iter().skip(number.saturating_sub(1)).take(usize::from(number > 0)).collect());
+        return Ok(steps
+            .iter()
+            .skip(number.saturating_sub(1))
+            .take(usize::from(number > 0))
+            .collect());
     }
-    let found: Vec<_> = steps.iter().filter(|step| step.name.contains(text)).collect();
+    let found: Vec<_> = steps
+        .iter()
+        .filter(|step| step.name.contains(text))
+        .collect();
     if found.is_empty() {
-        return Err(WebError::BadRequest(format!("no step of the build is called {text:?}\n")));
+        return Err(WebError::BadRequest(format!(
+            "no step of the build is called {text:?}\n"
+        )));
     }
     Ok(found)
 }
@@ -86,11 +98,18 @@ async fn find(shared: &Shared, id: &str) -> Result<(BuildRecord, Vec<StepRecord>
         Some(build) => build,
         None => {
             let recent = shared.store.list_builds(LARGEST_LIMIT, None).await?;
-            let mut begins: Vec<_> = recent.into_iter().filter(|build| build.id.as_str().starts_with(id)).collect();
+            let mut begins: Vec<_> = recent
+                .into_iter()
+                .filter(|build| build.id.as_str().starts_with(id))
+                .collect();
             match begins.len() {
                 1 => begins.remove(0),
                 0 => return Err(WebError::NotFound(format!("there is no build {id}\n"))),
-                several => return Err(WebError::BadRequest(format!("{several} builds begin with {id}\n"))),
+                several => {
+                    return Err(WebError::BadRequest(format!(
+                        "{several} builds begin with {id}\n"
+                    )));
+                }
             }
         }
     };

@@ -10,10 +10,14 @@ pub(super) async fn livez() -> &'static str {
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> (StatusCode, &'static str) {
-    let executes = |offer: &crate::farm::Offer| !offer.native.is_empty() || !offer.emulated.is_empty();
+    let executes =
+        |offer: &crate::farm::Offer| !offer.native.is_empty() || !offer.emulated.is_empty();
     if shared.farm.connected().iter().any(executes) {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "no worker is connected; cached builds are served all the same\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no worker is connected; cached builds are served all the same\n",
+        )
     }
 }

@@ -18,18 +18,36 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     registry.register("builds_running", "Builds under way", builds);
     let jobs = Family::<[(&'static str, &'static str); 1], Gauge>::default();
     let (waiting, assigned) = shared.farm.jobs();
-    jobs.get_or_create(&[("state", "waiting")]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
-    jobs.get_or_create(&[("state", "assigned")]).set(i64::try_from(assigned).unwrap_or(i64::MAX));
+    jobs.get_or_create(&[("state", "waiting")])
+        .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    jobs.get_or_create(&[("state", "assigned")])
+        .set(i64::try_from(assigned).unwrap_or(i64::MAX));
     registry.register("jobs", "Jobs by state; waiting ones want a worker", jobs);
     let workers = Family::<[(&'static str, String); 1], Gauge>::default();
     for offer in shared.farm.connected() {
-        for platform in offer.native.iter().chain(offer.emulated.iter().map(|(platform, _)| platform)) {
-            workers.get_or_create(&[("platform", platform.to_string())]).inc();
+        for platform in offer
+            .native
+            .iter()
+            .chain(offer.emulated.iter().map(|(platform, _)| platform))
+        {
+            workers
+                .get_or_create(&[("platform", platform.to_string())])
+                .inc();
         }
     }
-    registry.register("workers_connected", "Connected workers that run a platform", workers);
+    registry.register(
+        "workers_connected",
+        "Connected workers that run a platform",
+        workers,
+    );
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &registry);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
 }

@@ -57,7 +57,11 @@ impl IntoResponse for WebError {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text).into_response(),
             Self::Store(error) => {
                 tracing::error!(%error, "a request to the HTTP API failed");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the coordinator could not read its storage\n").into_response()
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the coordinator could not read its storage\n",
+                )
+                    .into_response()
             }
         }
     }

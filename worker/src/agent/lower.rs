@@ -24,7 +24,11 @@ impl TreeLower {
                 u32::try_from(flats.len() - 1).expect("a tree has fewer flat files than entries")
             });
         }
-        Self { tree, flats, numbers }
+        Self {
+            tree,
+            flats,
+            numbers,
+        }
     }
 }
 
