@@ -66,9 +66,9 @@ impl From<tonic::Status> for Failure {
             | Code::DataLoss
             | Code::Aborted
             | Code::Cancelled => Self::Farm(error),
-            Code::Unimplemented if status.message().is_empty() => {
-                Self::Farm(anyhow::anyhow!("the endpoint does not speak BuildKit's API"))
-            }
+            Code::Unimplemented if status.message().is_empty() => Self::Farm(anyhow::anyhow!(
+                "the endpoint does not speak BuildKit's API"
+            )),
             _ => Self::Asked(error),
         }
     }
@@ -80,11 +80,15 @@ mod tests {
 
     #[test]
     fn the_status_code_decides_who_is_at_fault() {
-        let check = |status: tonic::Status, code: u8| assert_eq!(Failure::from(status).number(), code);
+        let check =
+            |status: tonic::Status, code: u8| assert_eq!(Failure::from(status).number(), code);
         check(tonic::Status::unknown("process did not complete"), 1);
         check(tonic::Status::invalid_argument("no such stage"), 1);
         check(tonic::Status::unauthenticated("registry says no"), 1);
-        check(tonic::Status::unimplemented("ssh mounts are not supported"), 1);
+        check(
+            tonic::Status::unimplemented("ssh mounts are not supported"),
+            1,
+        );
         check(tonic::Status::unavailable("no worker for linux/arm64"), 3);
         check(tonic::Status::internal("store"), 3);
     }

@@ -3,8 +3,8 @@
 //! What runs on a server (`coordinator`, `worker`) lives in the crates of those names; here are only their flags.
 
 pub mod args;
-pub mod buildkit;
 pub mod builder_setup;
+pub mod buildkit;
 pub mod commands;
 pub mod connect;
 pub mod docker;

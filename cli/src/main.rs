@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A second installation would be refused, but nothing has run before this line.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("ERROR: cannot start the runtime: {error}");

@@ -3,6 +3,7 @@
 //! `snapshots` makes results ready to mount, `runner` runs one container, `exec` turns an LLB exec operation into such
 //! a run, `network` and `emulation` say what this machine can offer to it.
 
+pub mod agent;
 pub mod emulation;
 pub mod exec;
 pub mod network;

@@ -115,7 +115,13 @@ pub struct BuildArgs {
     pub cache_to: Vec<String>,
 
     /// How to show progress
-    #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "BUILDKIT_PROGRESS",
+        hide_env_values = true
+    )]
     pub progress: ProgressMode,
     /// Print nothing but the image's id
     #[arg(short, long)]

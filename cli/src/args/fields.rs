@@ -52,11 +52,16 @@ pub fn fields(value: &str) -> Result<Vec<String>, FieldsError> {
     }
 }
 
-fn quoted_field<'a>(quoted: &'a str, value: &str) -> Result<(String, Option<&'a str>), FieldsError> {
+fn quoted_field<'a>(
+    quoted: &'a str,
+    value: &str,
+) -> Result<(String, Option<&'a str>), FieldsError> {
     let mut field = String::new();
     let mut rest = quoted;
     loop {
-        let (text, behind) = rest.split_once('"').ok_or_else(|| FieldsError::OpenQuote(value.to_owned()))?;
+        let (text, behind) = rest
+            .split_once('"')
+            .ok_or_else(|| FieldsError::OpenQuote(value.to_owned()))?;
         field.push_str(text);
         if let Some(behind) = behind.strip_prefix('"') {
             field.push('"');
@@ -79,11 +84,17 @@ pub fn key_values(value: &str) -> Result<BTreeMap<String, String>, FieldsError> 
     let mut pairs = BTreeMap::new();
     for field in fields(value)? {
         let Some((key, text)) = field.split_once('=') else {
-            return Err(FieldsError::NotKeyValue { field, value: value.to_owned() });
+            return Err(FieldsError::NotKeyValue {
+                field,
+                value: value.to_owned(),
+            });
         };
         let key = key.trim().to_ascii_lowercase();
         if pairs.insert(key.clone(), text.to_owned()).is_some() {
-            return Err(FieldsError::Twice { key, value: value.to_owned() });
+            return Err(FieldsError::Twice {
+                key,
+                value: value.to_owned(),
+            });
         }
     }
     Ok(pairs)
@@ -95,7 +106,9 @@ mod tests {
 
     #[test]
     fn fields_are_split_at_commas_outside_quotes() {
-        let check = |value: &str, expected: &[&str]| assert_eq!(fields(value).unwrap(), expected, "{value}");
+        let check = |value: &str, expected: &[&str]| {
+            assert_eq!(fields(value).unwrap(), expected, "{value}")
+        };
         check("a", &["a"]);
         check("type=local,dest=out", &["type=local", "dest=out"]);
         check("type=image,\"name=a,b\"", &["type=image", "name=a,b"]);
@@ -106,8 +119,17 @@ mod tests {
     #[test]
     fn broken_values_are_refused() {
         assert_eq!(fields("\"a"), Err(FieldsError::OpenQuote("\"a".into())));
-        assert_eq!(fields("\"a\"b"), Err(FieldsError::BehindQuote("\"a\"b".into())));
-        assert!(matches!(key_values("type=tar,x"), Err(FieldsError::NotKeyValue { .. })));
-        assert!(matches!(key_values("a=1,A=2"), Err(FieldsError::Twice { .. })));
+        assert_eq!(
+            fields("\"a\"b"),
+            Err(FieldsError::BehindQuote("\"a\"b".into()))
+        );
+        assert!(matches!(
+            key_values("type=tar,x"),
+            Err(FieldsError::NotKeyValue { .. })
+        ));
+        assert!(matches!(
+            key_values("a=1,A=2"),
+            Err(FieldsError::Twice { .. })
+        ));
     }
 }

@@ -16,7 +16,9 @@ pub enum Format {
 
 /// `buildyard workers`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  buildyard workers --builder https://farm.example:8372 --format json")]
+#[command(
+    after_help = "Example:\n  buildyard workers --builder https://farm.example:8372 --format json"
+)]
 pub struct WorkersArgs {
     /// The farm.
     #[command(flatten)]

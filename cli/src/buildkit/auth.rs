@@ -4,8 +4,9 @@
 
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::Auth;
 use bollard_buildkit_proto::moby::filesync::v1::{
-    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
-    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse,
+    GetTokenAuthorityRequest, GetTokenAuthorityResponse, VerifyTokenAuthorityRequest,
+    VerifyTokenAuthorityResponse,
 };
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use tonic::{Request, Response, Status};
@@ -32,24 +33,37 @@ impl Credentials {
 fn look_up(host: &str) -> Result<Option<Login>, Status> {
     let key = if HUB.contains(&host) { HUB_KEY } else { host };
     match docker_credential::get_credential(key) {
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Login { username: String::new(), secret: token })),
+        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Login {
+            username: String::new(),
+            secret: token,
+        })),
         // Helpers give an identity token under this user name.
         Ok(DockerCredential::UsernamePassword(user, secret)) if user == "<token>" => {
-            Ok(Some(Login { username: String::new(), secret }))
+            Ok(Some(Login {
+                username: String::new(),
+                secret,
+            }))
         }
-        Ok(DockerCredential::UsernamePassword(username, secret)) => Ok(Some(Login { username, secret })),
+        Ok(DockerCredential::UsernamePassword(username, secret)) => {
+            Ok(Some(Login { username, secret }))
+        }
         Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(Status::failed_precondition(format!("cannot get credentials for {host}: {error}"))),
+        Err(error) => Err(Status::failed_precondition(format!(
+            "cannot get credentials for {host}: {error}"
+        ))),
     }
 }
 
 fn is_absence(error: &CredentialRetrievalError) -> bool {
     match error {
-        CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound => true,
+        CredentialRetrievalError::NoCredentialConfigured
+        | CredentialRetrievalError::ConfigNotFound => true,
         CredentialRetrievalError::ConfigReadError => !config_exists(),
         CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
             // The text is part of the helpers' protocol (docker-credential-helpers, credentials/error.go).
-            [stdout, stderr].iter().any(|text| text.contains("credentials not found"))
+            [stdout, stderr]
+                .iter()
+                .any(|text| text.contains("credentials not found"))
         }
         _ => false,
     }
@@ -58,17 +72,29 @@ fn is_absence(error: &CredentialRetrievalError) -> bool {
 fn config_exists() -> bool {
     let dir = std::env::var_os("DOCKER_CONFIG").map(std::path::PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".docker"));
-    dir.or_else(home).is_some_and(|dir| dir.join("config.json").exists())
+    dir.or_else(home)
+        .is_some_and(|dir| dir.join("config.json").exists())
 }
 
 #[tonic::async_trait]
 impl Auth for Credentials {
-    async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        let login = Self::login(request.into_inner().host).await?.unwrap_or_default();
-        Ok(Response::new(CredentialsResponse { username: login.username, secret: login.secret }))
+    async fn credentials(
+        &self,
+        request: Request<CredentialsRequest>,
+    ) -> Result<Response<CredentialsResponse>, Status> {
+        let login = Self::login(request.into_inner().host)
+            .await?
+            .unwrap_or_default();
+        Ok(Response::new(CredentialsResponse {
+            username: login.username,
+            secret: login.secret,
+        }))
     }
 
-    async fn fetch_token(&self, request: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+    async fn fetch_token(
+        &self,
+        request: Request<FetchTokenRequest>,
+    ) -> Result<Response<FetchTokenResponse>, Status> {
         let request = request.into_inner();
         let login = Self::login(request.host.clone()).await?;
         let token = token::fetch(&request, login.as_ref()).await?;
@@ -79,13 +105,17 @@ impl Auth for Credentials {
         &self,
         _: Request<GetTokenAuthorityRequest>,
     ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("this client signs no token requests; use FetchToken"))
+        Err(Status::unimplemented(
+            "this client signs no token requests; use FetchToken",
+        ))
     }
 
     async fn verify_token_authority(
         &self,
         _: Request<VerifyTokenAuthorityRequest>,
     ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("this client signs no token requests; use FetchToken"))
+        Err(Status::unimplemented(
+            "this client signs no token requests; use FetchToken",
+        ))
     }
 }

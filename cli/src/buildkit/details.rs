@@ -78,7 +78,9 @@ impl ErrorDetails {
     /// Reads the details of a status; what cannot be read is passed over.
     pub fn of(status: &tonic::Status) -> Self {
         let mut details = Self::default();
-        let Ok(message) = rpc::Status::decode(status.details()) else { return details };
+        let Ok(message) = rpc::Status::decode(status.details()) else {
+            return details;
+        };
         for any in message.details {
             if any.type_url.ends_with(SOURCE) && details.sources.len() < MAX_SOURCES {
                 details.sources.extend(source(&any.value));
@@ -95,10 +97,14 @@ fn source(json: &[u8]) -> Option<SourceSnippet> {
     let source: SourceJson = serde_json::from_slice(json).ok()?;
     let info = source.info?;
     let data = STANDARD.decode(info.data).ok()?;
-    let ranges = source.ranges.iter().filter(|range| range.start.line > 0).map(|range| SourceRange {
-        first: range.start.line,
-        last: range.end.line.max(range.start.line),
-    });
+    let ranges = source
+        .ranges
+        .iter()
+        .filter(|range| range.start.line > 0)
+        .map(|range| SourceRange {
+            first: range.start.line,
+            last: range.end.line.max(range.start.line),
+        });
     Some(SourceSnippet {
         filename: info.filename,
         text: String::from_utf8_lossy(&data).into_owned(),
@@ -114,13 +120,19 @@ mod tests {
 
     #[test]
     fn the_source_of_an_error_is_read() {
-        let any = |type_url: &str, json: &str| Any { type_url: type_url.into(), value: json.as_bytes().to_vec() };
+        let any = |type_url: &str, json: &str| Any {
+            type_url: type_url.into(),
+            value: json.as_bytes().to_vec(),
+        };
         let message = rpc::Status {
             code: 2,
             message: "failed".into(),
             details: vec![
                 any(VERTEX, r#"{"digest":"sha256:ab"}"#),
-                any("github.com/moby/buildkit/stack.Stack+json", r#"{"frames":[]}"#),
+                any(
+                    "github.com/moby/buildkit/stack.Stack+json",
+                    r#"{"frames":[]}"#,
+                ),
                 any(
                     SOURCE,
                     r#"{"info":{"filename":"Dockerfile","data":"RlJPTSBhClJVTiBiCg=="},
@@ -128,20 +140,30 @@ mod tests {
                 ),
             ],
         };
-        let status =
-            tonic::Status::with_details(tonic::Code::Unknown, "failed", message.encode_to_vec().into());
+        let status = tonic::Status::with_details(
+            tonic::Code::Unknown,
+            "failed",
+            message.encode_to_vec().into(),
+        );
         let details = ErrorDetails::of(&status);
         assert_eq!(details.vertex.as_deref(), Some("sha256:ab"));
-        assert_eq!(details.sources, [SourceSnippet {
-            filename: "Dockerfile".into(),
-            text: "FROM a\nRUN b\n".into(),
-            ranges: vec![SourceRange { first: 2, last: 2 }],
-        }]);
+        assert_eq!(
+            details.sources,
+            [SourceSnippet {
+                filename: "Dockerfile".into(),
+                text: "FROM a\nRUN b\n".into(),
+                ranges: vec![SourceRange { first: 2, last: 2 }],
+            }]
+        );
     }
 
     #[test]
     fn nonsense_is_passed_over() {
-        let status = tonic::Status::with_details(tonic::Code::Unknown, "failed", b"nonsense".to_vec().into());
+        let status = tonic::Status::with_details(
+            tonic::Code::Unknown,
+            "failed",
+            b"nonsense".to_vec().into(),
+        );
         assert_eq!(ErrorDetails::of(&status), ErrorDetails::default());
     }
 }

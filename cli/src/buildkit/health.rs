@@ -27,7 +27,9 @@ impl UnaryService<HealthCheckRequest> for Check {
     type Future = std::future::Ready<Result<tonic::Response<HealthCheckResponse>, tonic::Status>>;
 
     fn call(&mut self, _: tonic::Request<HealthCheckRequest>) -> Self::Future {
-        std::future::ready(Ok(tonic::Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() })))
+        std::future::ready(Ok(tonic::Response::new(HealthCheckResponse {
+            status: ServingStatus::Serving.into(),
+        })))
     }
 }
 

@@ -26,7 +26,9 @@ impl SecretStore {
     /// # Errors
     /// A file that cannot be opened or is too large, a variable that is not set.
     pub fn check(&self) -> Result<(), String> {
-        self.0.iter().try_for_each(|(id, spec)| read(id, spec).map(drop))
+        self.0
+            .iter()
+            .try_for_each(|(id, spec)| read(id, spec).map(drop))
     }
 }
 
@@ -40,7 +42,10 @@ fn read(id: &str, spec: &SecretSpec) -> Result<Vec<u8>, String> {
             let fail = |error| format!("secret {id:?}: cannot read {}: {error}", path.display());
             let size = std::fs::metadata(path).map_err(fail)?.len();
             if size > MAX_SECRET {
-                return Err(format!("secret {id:?}: {} has {size} bytes, at most {MAX_SECRET} are allowed", path.display()));
+                return Err(format!(
+                    "secret {id:?}: {} has {size} bytes, at most {MAX_SECRET} are allowed",
+                    path.display()
+                ));
             }
             std::fs::read(path).map_err(fail)
         }
@@ -49,9 +54,14 @@ fn read(id: &str, spec: &SecretSpec) -> Result<Vec<u8>, String> {
 
 #[tonic::async_trait]
 impl Secrets for SecretStore {
-    async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
+    async fn get_secret(
+        &self,
+        request: Request<GetSecretRequest>,
+    ) -> Result<Response<GetSecretResponse>, Status> {
         let id = request.into_inner().id;
-        let spec = self.0.get(&id).ok_or_else(|| Status::not_found(format!("secret {id:?} was not given with --secret")))?;
+        let spec = self.0.get(&id).ok_or_else(|| {
+            Status::not_found(format!("secret {id:?} was not given with --secret"))
+        })?;
         let data = read(&id, spec).map_err(Status::failed_precondition)?;
         Ok(Response::new(GetSecretResponse { data }))
     }

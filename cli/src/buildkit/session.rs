@@ -58,7 +58,9 @@ pub struct Session {
 /// An id as BuildKit makes them: 25 characters, lowercase letters and digits.
 pub fn new_id() -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    (0..25).map(|_| char::from(DIGITS[usize::from(rand::random::<u8>() % 36)])).collect()
+    (0..25)
+        .map(|_| char::from(DIGITS[usize::from(rand::random::<u8>() % 36)]))
+        .collect()
 }
 
 impl Session {
@@ -82,7 +84,11 @@ impl Session {
             metadata.append("x-docker-expose-session-grpc-method", ascii(method)?);
         }
         let incoming = control.session(request).await?.into_inner();
-        Ok(Self { id, tunnel: tunnel(incoming, outgoing), services })
+        Ok(Self {
+            id,
+            tunnel: tunnel(incoming, outgoing),
+            services,
+        })
     }
 
     /// The id that a solve names.
@@ -104,12 +110,13 @@ async fn serve<IO>(io: IO, services: Services) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let routes = Routes::new(FileSyncServer::new(services.files).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(services.exports)
-        .add_service(AuthServer::new(services.credentials))
-        .add_service(SecretsServer::new(services.secrets))
-        .add_service(HealthService)
-        .prepare();
+    let routes =
+        Routes::new(FileSyncServer::new(services.files).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(services.exports)
+            .add_service(AuthServer::new(services.credentials))
+            .add_service(SecretsServer::new(services.secrets))
+            .add_service(HealthService)
+            .prepare();
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW * 2)
@@ -118,7 +125,8 @@ where
 }
 
 fn ascii(text: &str) -> Result<MetadataValue<Ascii>, tonic::Status> {
-    text.parse().map_err(|_| tonic::Status::internal("a session header is not plain text"))
+    text.parse()
+        .map_err(|_| tonic::Status::internal("a session header is not plain text"))
 }
 
 /// The error type of services that cannot fail.

@@ -87,13 +87,21 @@ pub async fn solve(
     interrupt: &CancellationToken,
 ) -> Result<Solved, BuildError> {
     let mut control = ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    control.info(InfoRequest {}).await.map_err(BuildError::Refused)?;
-    let session = Session::open(&mut control, &job.shared_key, services).await.map_err(BuildError::Refused)?;
+    control
+        .info(InfoRequest {})
+        .await
+        .map_err(BuildError::Refused)?;
+    let session = Session::open(&mut control, &job.shared_key, services)
+        .await
+        .map_err(BuildError::Refused)?;
     let id = new_id();
     let request = solve_request(job, &id, session.id());
     let mut solving = control.clone();
     let call = async move { solving.solve(request).await };
-    let follow = Follow { control, id: id.clone() };
+    let follow = Follow {
+        control,
+        id: id.clone(),
+    };
     let response = follow.run(call, session, observer, interrupt).await?;
     Ok(Solved { id, response })
 }
@@ -120,7 +128,10 @@ struct Follow {
     id: String,
 }
 
-type SolveOutcome = Result<tonic::Response<bollard_buildkit_proto::moby::buildkit::v1::SolveResponse>, tonic::Status>;
+type SolveOutcome = Result<
+    tonic::Response<bollard_buildkit_proto::moby::buildkit::v1::SolveResponse>,
+    tonic::Status,
+>;
 
 impl Follow {
     async fn run(
@@ -133,7 +144,9 @@ impl Follow {
         let session = session.run();
         tokio::pin!(session);
         let mut call: OptionFuture<_> = Some(Box::pin(call)).into();
-        let status = self.control.status(StatusRequest { r#ref: self.id.clone() });
+        let status = self.control.status(StatusRequest {
+            r#ref: self.id.clone(),
+        });
         tokio::pin!(status);
         let mut stream = None;
         let mut outcome: Option<Result<HashMap<String, String>, BuildError>> = None;

@@ -35,21 +35,36 @@ where
         Ok(message) => Ok(Bytes::from(message.data)),
         Err(status) => Err(io::Error::other(status)),
     });
-    tokio::io::join(Reader(Box::pin(StreamReader::new(chunks))), Writer(PollSender::new(outgoing)))
+    tokio::io::join(
+        Reader(Box::pin(StreamReader::new(chunks))),
+        Writer(PollSender::new(outgoing)),
+    )
 }
 
 impl AsyncRead for Reader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.0.as_mut().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Writer {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         ready!(self.0.poll_reserve(cx)).map_err(closed)?;
         let part = &buf[..buf.len().min(MAX_WRITE)];
-        self.0.send_item(BytesMessage { data: part.to_vec() }).map_err(closed)?;
+        self.0
+            .send_item(BytesMessage {
+                data: part.to_vec(),
+            })
+            .map_err(closed)?;
         Poll::Ready(Ok(part.len()))
     }
 

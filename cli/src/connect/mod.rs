@@ -84,16 +84,32 @@ impl Farm {
     /// # Errors
     /// The URL is malformed, or certificates are given for a transport without TLS.
     pub fn new(args: &FarmArgs) -> Result<Self, ConnectError> {
-        let named = args.builder.as_deref().filter(|builder| !builder.is_empty());
+        let named = args
+            .builder
+            .as_deref()
+            .filter(|builder| !builder.is_empty());
         let target = match named {
             Some(builder) => builder.parse()?,
             None => Target::default_farm(),
         };
         let certificates = args.ca.is_some() || args.cert.is_some();
-        if certificates && matches!(target, Target::Unix(_) | Target::Tcp { tls: Tls::Never, .. }) {
+        if certificates
+            && matches!(
+                target,
+                Target::Unix(_)
+                    | Target::Tcp {
+                        tls: Tls::Never,
+                        ..
+                    }
+            )
+        {
             return Err(ConnectError::NoTls(target.to_string()));
         }
-        Ok(Self { target, args: args.clone(), named: named.is_some() })
+        Ok(Self {
+            target,
+            args: args.clone(),
+            named: named.is_some(),
+        })
     }
 
     /// Where the farm is.
@@ -130,13 +146,21 @@ impl Farm {
         let attempt = async {
             match &self.target {
                 Target::Unix(path) => {
-                    let stream = UnixStream::connect(path).await.map_err(|e| self.unreachable(&e))?;
+                    let stream = UnixStream::connect(path)
+                        .await
+                        .map_err(|e| self.unreachable(&e))?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
                 Target::Tcp { host, port, .. } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| self.unreachable(&e))?;
+                    let stream = TcpStream::connect((host.as_str(), *port))
+                        .await
+                        .map_err(|e| self.unreachable(&e))?;
                     stream.set_nodelay(true).map_err(|e| self.unreachable(&e))?;
-                    if self.uses_tls() { self.handshake(stream, host, alpn).await } else { Ok(Box::new(stream)) }
+                    if self.uses_tls() {
+                        self.handshake(stream, host, alpn).await
+                    } else {
+                        Ok(Box::new(stream) as Box<dyn Stream>)
+                    }
                 }
             }
         };
@@ -146,11 +170,20 @@ impl Farm {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream, host: &str, alpn: &[u8]) -> Result<Box<dyn Stream>, ConnectError> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        alpn: &[u8],
+    ) -> Result<Box<dyn Stream>, ConnectError> {
         let config = tls::config(&self.args, alpn)?;
-        let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|e| self.unreachable(&e))?;
+        let name = rustls_pki_types::ServerName::try_from(host.to_owned())
+            .map_err(|e| self.unreachable(&e))?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let stream = connector.connect(name, stream).await.map_err(|e| self.unreachable(&e))?;
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|e| self.unreachable(&e))?;
         Ok(Box::new(stream))
     }
 
@@ -162,7 +195,10 @@ impl Farm {
         let first = Arc::new(Mutex::new(Some(self.dial(b"h2").await?)));
         let farm = self.clone();
         let connector = tower::service_fn(move |_: Uri| {
-            let ready = first.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let ready = first
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take();
             let farm = farm.clone();
             async move {
                 match ready {
@@ -188,7 +224,11 @@ impl Farm {
         } else {
             "start one with `buildyard up --data DIR`, or name one with --builder or BUILDYARD_BUILDER"
         };
-        ConnectError::Unreachable { target: self.target.to_string(), reason: reason.to_string(), hint }
+        ConnectError::Unreachable {
+            target: self.target.to_string(),
+            reason: reason.to_string(),
+            hint,
+        }
     }
 }
 
@@ -197,14 +237,22 @@ mod tests {
     use super::*;
 
     fn farm(builder: Option<&str>, ca: Option<&str>) -> Result<Farm, ConnectError> {
-        let args = FarmArgs { builder: builder.map(Into::into), ca: ca.map(Into::into), ..FarmArgs::default() };
+        let args = FarmArgs {
+            builder: builder.map(Into::into),
+            ca: ca.map(Into::into),
+            ..FarmArgs::default()
+        };
         Farm::new(&args)
     }
 
     #[test]
     fn the_scheme_and_the_certificates_decide_about_tls() {
         let check = |builder: Option<&str>, ca: Option<&str>, expected: bool| {
-            assert_eq!(farm(builder, ca).unwrap().uses_tls(), expected, "{builder:?} {ca:?}");
+            assert_eq!(
+                farm(builder, ca).unwrap().uses_tls(),
+                expected,
+                "{builder:?} {ca:?}"
+            );
         };
         check(None, None, false);
         check(Some(""), None, false);
@@ -223,11 +271,19 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = farm(Some(&format!("tcp://{address}")), None).unwrap().channel().await.unwrap_err();
+        let error = farm(Some(&format!("tcp://{address}")), None)
+            .unwrap()
+            .channel()
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert_eq!(Failure::from(error).number(), 3);
 
-        let error = farm(Some("unix:///nonexistent/socket"), None).unwrap().channel().await.unwrap_err();
+        let error = farm(Some("unix:///nonexistent/socket"), None)
+            .unwrap()
+            .channel()
+            .await
+            .unwrap_err();
         assert_eq!(Failure::from(error).number(), 3);
 
         let mut unnamed = farm(None, None).unwrap();

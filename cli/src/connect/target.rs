@@ -47,7 +47,11 @@ pub enum TargetError {
 impl Target {
     /// Where `buildyard up` listens when nothing else is said.
     pub fn default_farm() -> Self {
-        Self::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT, tls: Tls::WithCertificates }
+        Self::Tcp {
+            host: "127.0.0.1".into(),
+            port: DEFAULT_PORT,
+            tls: Tls::WithCertificates,
+        }
     }
 }
 
@@ -65,8 +69,13 @@ impl std::str::FromStr for Target {
             "tcp" => (Tls::WithCertificates, DEFAULT_PORT),
             _ => return Err(TargetError::Scheme(text.to_owned())),
         };
-        let (host, port) = host_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(malformed)?;
-        Ok(Self::Tcp { host, port: port.unwrap_or(default_port), tls })
+        let (host, port) =
+            host_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(malformed)?;
+        Ok(Self::Tcp {
+            host,
+            port: port.unwrap_or(default_port),
+            tls,
+        })
     }
 }
 
@@ -85,7 +94,10 @@ fn host_port(text: &str) -> Option<(String, Option<u16>)> {
         "" => None,
         port => Some(port.strip_prefix(':')?.parse().ok()?),
     };
-    let well_formed = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b));
+    let well_formed = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b));
     well_formed.then(|| (host.to_owned(), port))
 }
 
@@ -100,7 +112,11 @@ impl fmt::Display for Target {
                     Tls::Never => "http",
                     Tls::WithCertificates => "tcp",
                 };
-                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                let (open, close) = if host.contains(':') {
+                    ("[", "]")
+                } else {
+                    ("", "")
+                };
                 write!(f, "{scheme}://{open}{host}{close}:{port}")
             }
         }
@@ -114,7 +130,11 @@ mod tests {
     #[test]
     fn urls_name_farms() {
         let check = |text: &str, expected: &str| {
-            assert_eq!(text.parse::<Target>().map(|t| t.to_string()).as_deref(), Ok(expected), "{text}");
+            assert_eq!(
+                text.parse::<Target>().map(|t| t.to_string()).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
         };
         check("http://127.0.0.1:8372", "http://127.0.0.1:8372");
         check("http://farm/", "http://farm:80");
@@ -127,7 +147,17 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "tcp://", "ftp://x", "http://a:b", "http://a:1/path", "unix://", "tcp://[x]:1", "a:1:2", "http://a b"] {
+        for text in [
+            "",
+            "tcp://",
+            "ftp://x",
+            "http://a:b",
+            "http://a:1/path",
+            "unix://",
+            "tcp://[x]:1",
+            "a:1:2",
+            "http://a b",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

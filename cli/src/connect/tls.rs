@@ -15,14 +15,17 @@ use crate::args::FarmArgs;
 /// # Errors
 /// A file that cannot be read or holds no certificate or key; a key that does not fit its certificate.
 pub(super) fn config(args: &FarmArgs, alpn: &[u8]) -> Result<Arc<ClientConfig>, ConnectError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(ConnectError::Tls)?
-        .with_root_certificates(roots(args.ca.as_deref())?);
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(ConnectError::Tls)?
+            .with_root_certificates(roots(args.ca.as_deref())?);
     let mut config = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| pem_error(key, &e))?;
-            builder.with_client_auth_cert(certificates(cert)?, key_der).map_err(ConnectError::Tls)?
+            builder
+                .with_client_auth_cert(certificates(cert)?, key_der)
+                .map_err(ConnectError::Tls)?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -38,7 +41,10 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConnectError> {
                 roots.add(certificate).map_err(ConnectError::Tls)?;
             }
         }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+        None => {
+            // Certificates of the system that rustls cannot read are passed over, as browsers do.
+            let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
     }
     Ok(roots)
 }
@@ -48,11 +54,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectErro
         .and_then(Iterator::collect)
         .map_err(|error| pem_error(path, &error))?;
     if certificates.is_empty() {
-        return Err(ConnectError::Pem { path: path.into(), reason: "it holds no certificate".into() });
+        return Err(ConnectError::Pem {
+            path: path.into(),
+            reason: "it holds no certificate".into(),
+        });
     }
     Ok(certificates)
 }
 
 fn pem_error(path: &Path, error: &rustls_pki_types::pem::Error) -> ConnectError {
-    ConnectError::Pem { path: path.into(), reason: error.to_string() }
+    ConnectError::Pem {
+        path: path.into(),
+        reason: error.to_string(),
+    }
 }

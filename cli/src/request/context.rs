@@ -55,17 +55,28 @@ pub(super) fn sources(
         Some(file) if remote => DockerfileSource::InContext(file.to_owned()),
         None if remote => DockerfileSource::InContext("Dockerfile".into()),
         Some(file) => split_file(Path::new(file))?,
-        None => DockerfileSource::File { dir: PathBuf::from(context), name: "Dockerfile".into() },
+        None => DockerfileSource::File {
+            dir: PathBuf::from(context),
+            name: "Dockerfile".into(),
+        },
     };
-    let context =
-        if remote { ContextSource::Remote(context.to_owned()) } else { ContextSource::Directory(context.into()) };
+    let context = if remote {
+        ContextSource::Remote(context.to_owned())
+    } else {
+        ContextSource::Directory(context.into())
+    };
     Ok((context, dockerfile))
 }
 
 fn split_file(file: &Path) -> Result<DockerfileSource, RequestError> {
     let refuse = |reason| RequestError::value("file", &file.to_string_lossy(), reason);
-    let name = file.file_name().ok_or_else(|| refuse("not the path of a file"))?;
-    let name = name.to_str().ok_or_else(|| refuse("the name is not UTF-8"))?.to_owned();
+    let name = file
+        .file_name()
+        .ok_or_else(|| refuse("not the path of a file"))?;
+    let name = name
+        .to_str()
+        .ok_or_else(|| refuse("the name is not UTF-8"))?
+        .to_owned();
     let dir = match file.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
         _ => PathBuf::from("."),
@@ -75,7 +86,16 @@ fn split_file(file: &Path) -> Result<DockerfileSource, RequestError> {
 
 /// The forms that BuildKit takes for URLs.
 fn is_remote(context: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| context.starts_with(prefix))
+    [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+    ]
+    .iter()
+    .any(|prefix| context.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -84,17 +104,36 @@ mod tests {
 
     #[test]
     fn the_dockerfile_is_found_beside_the_context_or_where_it_is_named() {
-        let file = |dir: &str, name: &str| DockerfileSource::File { dir: dir.into(), name: name.into() };
+        let file = |dir: &str, name: &str| DockerfileSource::File {
+            dir: dir.into(),
+            name: name.into(),
+        };
         let check = |context: &str, given: Option<&str>, expected: DockerfileSource| {
-            assert_eq!(sources(context, given).unwrap().1, expected, "{context} {given:?}");
+            assert_eq!(
+                sources(context, given).unwrap().1,
+                expected,
+                "{context} {given:?}"
+            );
         };
         check(".", None, file(".", "Dockerfile"));
         check("app", None, file("app", "Dockerfile"));
         check("app", Some("Other"), file(".", "Other"));
-        check("app", Some("app/docker/Web.Dockerfile"), file("app/docker", "Web.Dockerfile"));
+        check(
+            "app",
+            Some("app/docker/Web.Dockerfile"),
+            file("app/docker", "Web.Dockerfile"),
+        );
         check("app", Some("-"), DockerfileSource::Stdin);
-        check("https://example.org/app.git#main", None, DockerfileSource::InContext("Dockerfile".into()));
-        check("git@example.org:app.git", Some("x/D"), DockerfileSource::InContext("x/D".into()));
+        check(
+            "https://example.org/app.git#main",
+            None,
+            DockerfileSource::InContext("Dockerfile".into()),
+        );
+        check(
+            "git@example.org:app.git",
+            Some("x/D"),
+            DockerfileSource::InContext("x/D".into()),
+        );
     }
 
     #[test]

@@ -75,7 +75,11 @@ pub enum RequestError {
 
 impl RequestError {
     pub(crate) fn value(flag: &'static str, value: &str, reason: impl Into<String>) -> Self {
-        Self::Value { flag, value: value.to_owned(), reason: reason.into() }
+        Self::Value {
+            flag,
+            value: value.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -83,9 +87,16 @@ impl RequestError {
 ///
 /// # Errors
 /// What [`RequestError`] lists; nothing was done.
-pub fn translate(args: &BuildArgs, env: &dyn Fn(&str) -> Option<String>) -> Result<BuildRequest, RequestError> {
+pub fn translate(
+    args: &BuildArgs,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<BuildRequest, RequestError> {
     refuse_unsupported(args)?;
-    let tags = args.tag.iter().map(|tag| tag_name(tag)).collect::<Result<Vec<_>, _>>()?;
+    let tags = args
+        .tag
+        .iter()
+        .map(|tag| tag_name(tag))
+        .collect::<Result<Vec<_>, _>>()?;
     let (context, dockerfile) = context::sources(&args.context, args.file.as_deref())?;
     let mut attrs = attrs::frontend_attrs(args, env)?;
     if let ContextSource::Remote(url) = &context {
@@ -97,8 +108,16 @@ pub fn translate(args: &BuildArgs, env: &dyn Fn(&str) -> Option<String>) -> Resu
         outputs: outputs::outputs(args, &tags)?,
         entitlements: entitlements(args),
         cache: CacheOptions {
-            imports: args.cache_from.iter().map(|v| cache_entry("cache-from", v)).collect::<Result<_, _>>()?,
-            exports: args.cache_to.iter().map(|v| cache_entry("cache-to", v)).collect::<Result<_, _>>()?,
+            imports: args
+                .cache_from
+                .iter()
+                .map(|v| cache_entry("cache-from", v))
+                .collect::<Result<_, _>>()?,
+            exports: args
+                .cache_to
+                .iter()
+                .map(|v| cache_entry("cache-to", v))
+                .collect::<Result<_, _>>()?,
             ..CacheOptions::default()
         },
         context,
@@ -109,23 +128,50 @@ pub fn translate(args: &BuildArgs, env: &dyn Fn(&str) -> Option<String>) -> Resu
 
 fn refuse_unsupported(args: &BuildArgs) -> Result<(), RequestError> {
     let refuse = |given: bool, flag, reason| {
-        if given { Err(RequestError::Unsupported { flag, reason }) } else { Ok(()) }
+        if given {
+            Err(RequestError::Unsupported { flag, reason })
+        } else {
+            Ok(())
+        }
     };
-    refuse(!args.ssh.is_empty(), "ssh", "use --secret with RUN --mount=type=secret for keys")?;
-    refuse(!args.build_context.is_empty(), "build-context", "use a stage, an image or one directory as the context")?;
+    refuse(
+        !args.ssh.is_empty(),
+        "ssh",
+        "use --secret with RUN --mount=type=secret for keys",
+    )?;
+    refuse(
+        !args.build_context.is_empty(),
+        "build-context",
+        "use a stage, an image or one directory as the context",
+    )?;
     refuse(args.call.is_some(), "call", "only builds can be asked for")?;
     refuse(args.check, "check", "only builds can be asked for")?;
-    refuse(!args.resource.is_empty(), "resource", "limit the worker instead")?;
-    refuse(!args.policy.is_empty(), "policy", "the farm evaluates no source policies")?;
+    refuse(
+        !args.resource.is_empty(),
+        "resource",
+        "limit the worker instead",
+    )?;
+    refuse(
+        !args.policy.is_empty(),
+        "policy",
+        "the farm evaluates no source policies",
+    )?;
     attestation("provenance", args.provenance.as_deref())?;
     attestation("sbom", args.sbom.as_deref())?;
     for value in &args.attest {
         let off = key_values(value)
-            .map_err(|source| RequestError::Fields { flag: "attest", source })?
+            .map_err(|source| RequestError::Fields {
+                flag: "attest",
+                source,
+            })?
             .get("disabled")
             .is_some_and(|value| value == "true");
         if !off {
-            return Err(RequestError::value("attest", value, "the farm makes no attestations; use disabled=true"));
+            return Err(RequestError::value(
+                "attest",
+                value,
+                "the farm makes no attestations; use disabled=true",
+            ));
         }
     }
     Ok(())
@@ -134,9 +180,11 @@ fn refuse_unsupported(args: &BuildArgs) -> Result<(), RequestError> {
 fn attestation(flag: &'static str, value: Option<&str>) -> Result<(), RequestError> {
     match value {
         None | Some("false" | "0" | "disabled" | "disabled=true") => Ok(()),
-        Some(value) => {
-            Err(RequestError::value(flag, value, format!("the farm makes no attestations; use --{flag}=false")))
-        }
+        Some(value) => Err(RequestError::value(
+            flag,
+            value,
+            format!("the farm makes no attestations; use --{flag}=false"),
+        )),
     }
 }
 
@@ -158,15 +206,25 @@ fn entitlements(args: &BuildArgs) -> Vec<String> {
 /// `type=registry,ref=…`; a value that is only a name means a registry's reference.
 fn cache_entry(flag: &'static str, value: &str) -> Result<CacheOptionsEntry, RequestError> {
     let error = |source| RequestError::Fields { flag, source };
-    if fields(value).map_err(error)?.iter().all(|field| !field.contains('=')) {
+    if fields(value)
+        .map_err(error)?
+        .iter()
+        .all(|field| !field.contains('='))
+    {
         let attrs = HashMap::from([("ref".to_owned(), value.to_owned())]);
-        return Ok(CacheOptionsEntry { r#type: "registry".into(), attrs });
+        return Ok(CacheOptionsEntry {
+            r#type: "registry".into(),
+            attrs,
+        });
     }
     let mut attrs = key_values(value).map_err(error)?;
     let r#type = attrs
         .remove("type")
         .ok_or_else(|| RequestError::value(flag, value, "no type (e.g. type=registry,ref=NAME)"))?;
-    Ok(CacheOptionsEntry { r#type, attrs: attrs.into_iter().collect() })
+    Ok(CacheOptionsEntry {
+        r#type,
+        attrs: attrs.into_iter().collect(),
+    })
 }
 
 #[cfg(test)]

@@ -33,8 +33,12 @@ pub enum Sink {
 }
 
 pub(super) fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<Output>, RequestError> {
-    let mut outputs =
-        args.output.iter().filter(|value| !value.is_empty()).map(|value| output(value)).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args
+        .output
+        .iter()
+        .filter(|value| !value.is_empty())
+        .map(|value| output(value))
+        .collect::<Result<Vec<_>, _>>()?;
     outputs.retain(|output| output.kind != "cacheonly");
     if args.push {
         push(&mut outputs);
@@ -42,8 +46,15 @@ pub(super) fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<Output>, 
     if args.load {
         load(&mut outputs);
     }
-    if outputs.iter().filter(|output| output.sink == Sink::Stdout).count() > 1 {
-        return Err(RequestError::Conflict("only one output can go to standard output"));
+    if outputs
+        .iter()
+        .filter(|output| output.sink == Sink::Stdout)
+        .count()
+        > 1
+    {
+        return Err(RequestError::Conflict(
+            "only one output can go to standard output",
+        ));
     }
     let annotations = annotations(&args.annotation)?;
     for output in &mut outputs {
@@ -51,16 +62,27 @@ pub(super) fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<Output>, 
             continue;
         }
         if !tags.is_empty() {
-            output.attrs.entry("name".into()).or_insert_with(|| tags.join(","));
+            output
+                .attrs
+                .entry("name".into())
+                .or_insert_with(|| tags.join(","));
         }
         output.attrs.extend(annotations.clone());
         let pushes = output.attrs.get("push").is_some_and(|push| push == "true");
         if pushes && !output.attrs.contains_key("name") {
-            return Err(RequestError::Conflict("a push needs a name: give the image one with --tag"));
+            return Err(RequestError::Conflict(
+                "a push needs a name: give the image one with --tag",
+            ));
         }
     }
-    if !annotations.is_empty() && !outputs.iter().any(|o| matches!(o.kind.as_str(), "image" | "oci" | "docker")) {
-        return Err(RequestError::Conflict("--annotation needs an image to annotate: add --push or an image output"));
+    if !annotations.is_empty()
+        && !outputs
+            .iter()
+            .any(|o| matches!(o.kind.as_str(), "image" | "oci" | "docker"))
+    {
+        return Err(RequestError::Conflict(
+            "--annotation needs an image to annotate: add --push or an image output",
+        ));
     }
     Ok(outputs)
 }
@@ -74,29 +96,45 @@ fn push(outputs: &mut Vec<Output>) {
     }
     if !found {
         let attrs = BTreeMap::from([("push".into(), "true".into())]);
-        outputs.push(Output { kind: "image".into(), attrs, sink: Sink::None });
+        outputs.push(Output {
+            kind: "image".into(),
+            attrs,
+            sink: Sink::None,
+        });
     }
 }
 
 /// `--load` adds a docker output that goes to the engine.
 fn load(outputs: &mut Vec<Output>) {
     if !outputs.iter().any(|output| output.sink == Sink::Engine) {
-        outputs.push(Output { kind: "docker".into(), attrs: BTreeMap::new(), sink: Sink::Engine });
+        outputs.push(Output {
+            kind: "docker".into(),
+            attrs: BTreeMap::new(),
+            sink: Sink::Engine,
+        });
     }
 }
 
 fn output(value: &str) -> Result<Output, RequestError> {
     let refuse = |reason: String| RequestError::value("output", value, reason);
-    let error = |source| RequestError::Fields { flag: "output", source };
+    let error = |source| RequestError::Fields {
+        flag: "output",
+        source,
+    };
     let parts = fields(value).map_err(error)?;
     let mut attrs = match &parts[..] {
-        [one] if one == "-" => BTreeMap::from([("type".into(), "tar".into()), ("dest".into(), "-".into())]),
-        [one] if !one.starts_with("type=") => {
-            BTreeMap::from([("type".to_owned(), "local".to_owned()), ("dest".to_owned(), one.clone())])
+        [one] if one == "-" => {
+            BTreeMap::from([("type".into(), "tar".into()), ("dest".into(), "-".into())])
         }
+        [one] if !one.starts_with("type=") => BTreeMap::from([
+            ("type".to_owned(), "local".to_owned()),
+            ("dest".to_owned(), one.clone()),
+        ]),
         _ => key_values(value).map_err(error)?,
     };
-    let kind = attrs.remove("type").ok_or_else(|| refuse("no type (e.g. type=local,dest=out)".into()))?;
+    let kind = attrs
+        .remove("type")
+        .ok_or_else(|| refuse("no type (e.g. type=local,dest=out)".into()))?;
     let dest = attrs.remove("dest").filter(|dest| !dest.is_empty());
     match kind.as_str() {
         "registry" => {
@@ -106,12 +144,18 @@ fn output(value: &str) -> Result<Output, RequestError> {
         "image" => in_farm("image", attrs, dest).map_err(refuse),
         "cacheonly" => in_farm("cacheonly", attrs, dest).map_err(refuse),
         "local" => match dest {
-            Some(dest) if dest != "-" => Ok(Output { kind, attrs, sink: Sink::Directory(dest.into()) }),
+            Some(dest) if dest != "-" => Ok(Output {
+                kind,
+                attrs,
+                sink: Sink::Directory(dest.into()),
+            }),
             _ => Err(refuse("needs the directory to write to (dest=DIR)".into())),
         },
         "oci" | "docker" | "tar" => {
             if attrs.get("tar").is_some_and(|tar| tar == "false") {
-                return Err(refuse("only archives can be written (leave tar=false out)".into()));
+                return Err(refuse(
+                    "only archives can be written (leave tar=false out)".into(),
+                ));
             }
             let sink = match dest {
                 Some(dest) if dest != "-" => Sink::File(dest.into()),
@@ -120,14 +164,24 @@ fn output(value: &str) -> Result<Output, RequestError> {
             };
             Ok(Output { kind, attrs, sink })
         }
-        other => Err(refuse(format!("unknown type {other:?} (known: image, registry, oci, docker, local, tar, cacheonly)"))),
+        other => Err(refuse(format!(
+            "unknown type {other:?} (known: image, registry, oci, docker, local, tar, cacheonly)"
+        ))),
     }
 }
 
-fn in_farm(kind: &str, attrs: BTreeMap<String, String>, dest: Option<String>) -> Result<Output, String> {
+fn in_farm(
+    kind: &str,
+    attrs: BTreeMap<String, String>,
+    dest: Option<String>,
+) -> Result<Output, String> {
     match dest {
         Some(_) => Err(format!("type={kind} writes no file (leave dest out)")),
-        None => Ok(Output { kind: kind.into(), attrs, sink: Sink::None }),
+        None => Ok(Output {
+            kind: kind.into(),
+            attrs,
+            sink: Sink::None,
+        }),
     }
 }
 
@@ -136,7 +190,9 @@ fn annotations(values: &[String]) -> Result<BTreeMap<String, String>, RequestErr
     let mut attrs = BTreeMap::new();
     for value in values {
         let refuse = |reason: String| RequestError::value("annotation", value, reason);
-        let (name, text) = value.split_once('=').ok_or_else(|| refuse("want KEY=VALUE".into()))?;
+        let (name, text) = value
+            .split_once('=')
+            .ok_or_else(|| refuse("want KEY=VALUE".into()))?;
         let Some((types, key)) = name.split_once(':') else {
             attrs.insert(format!("annotation.{name}"), text.to_owned());
             continue;
@@ -144,19 +200,31 @@ fn annotations(values: &[String]) -> Result<BTreeMap<String, String>, RequestErr
         for part in types.split(',') {
             let (kind, platform) = match part.split_once('[') {
                 Some((kind, rest)) => {
-                    let name = rest.strip_suffix(']').ok_or_else(|| refuse(format!("{part:?} lacks a ']'")))?;
+                    let name = rest
+                        .strip_suffix(']')
+                        .ok_or_else(|| refuse(format!("{part:?} lacks a ']'")))?;
                     let platform: buildyard_model::Platform =
                         name.parse().map_err(|error| refuse(format!("{error}")))?;
                     (kind, format!("[{platform}]"))
                 }
                 None => (part, String::new()),
             };
-            if !["manifest", "manifest-descriptor", "index", "index-descriptor"].contains(&kind) {
+            if ![
+                "manifest",
+                "manifest-descriptor",
+                "index",
+                "index-descriptor",
+            ]
+            .contains(&kind)
+            {
                 return Err(refuse(format!(
                     "unknown type {kind:?} (known: manifest, manifest-descriptor, index, index-descriptor)"
                 )));
             }
-            attrs.insert(format!("annotation-{kind}{platform}.{key}"), text.to_owned());
+            attrs.insert(
+                format!("annotation-{kind}{platform}.{key}"),
+                text.to_owned(),
+            );
         }
     }
     Ok(attrs)

@@ -36,8 +36,16 @@ pub fn normalize(text: &str) -> Result<String, ReferenceError> {
         Some(_) => ("docker.io", name.to_owned()),
         None => ("docker.io", format!("library/{name}")),
     };
-    let host = if host == "index.docker.io" { "docker.io" } else { host };
-    let path = if host == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
+    let host = if host == "index.docker.io" {
+        "docker.io"
+    } else {
+        host
+    };
+    let path = if host == "docker.io" && !path.contains('/') {
+        format!("library/{path}")
+    } else {
+        path
+    };
     if path.len() > 255 || !path.split('/').all(valid_component) {
         return Err(ReferenceError::Malformed);
     }
@@ -45,19 +53,31 @@ pub fn normalize(text: &str) -> Result<String, ReferenceError> {
 }
 
 fn is_host(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
+    first == "localhost"
+        || first.contains(['.', ':'])
+        || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn valid_tag(tag: &str) -> bool {
-    let first = tag.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-    first && tag.len() <= 128 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    let first = tag
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    first
+        && tag.len() <= 128
+        && tag
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 /// Lowercase letters and digits, joined by `.`, `_`, `__` or any number of `-`.
 fn valid_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let ends = component.bytes().next().is_some_and(alphanumeric) && component.bytes().last().is_some_and(alphanumeric);
-    let separators: Vec<&str> = component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).collect();
+    let ends = component.bytes().next().is_some_and(alphanumeric)
+        && component.bytes().last().is_some_and(alphanumeric);
+    let separators: Vec<&str> = component
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .collect();
     let joined = |separator: &&str| {
         matches!(*separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
     };
@@ -70,7 +90,9 @@ mod tests {
 
     #[test]
     fn names_are_completed() {
-        let check = |text: &str, expected: &str| assert_eq!(normalize(text).as_deref(), Ok(expected), "{text}");
+        let check = |text: &str, expected: &str| {
+            assert_eq!(normalize(text).as_deref(), Ok(expected), "{text}")
+        };
         check("app", "docker.io/library/app:latest");
         check("app:1", "docker.io/library/app:1");
         check("me/app", "docker.io/me/app:latest");
@@ -78,12 +100,27 @@ mod tests {
         check("localhost/app", "localhost/app:latest");
         check("localhost:5000/app", "localhost:5000/app:latest");
         check("localhost:5000/a/b:v1.2-x", "localhost:5000/a/b:v1.2-x");
-        check("registry.example/app__x/a--b", "registry.example/app__x/a--b:latest");
+        check(
+            "registry.example/app__x/a--b",
+            "registry.example/app__x/a--b:latest",
+        );
     }
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", ":", "App", "a//b", "a/", "-a", "a..b", "a___b", "a:", "a:-x", "registry.example/"] {
+        for text in [
+            "",
+            ":",
+            "App",
+            "a//b",
+            "a/",
+            "-a",
+            "a..b",
+            "a___b",
+            "a:",
+            "a:-x",
+            "registry.example/",
+        ] {
             assert!(normalize(text).is_err(), "{text}");
         }
         assert_eq!(normalize("a@sha256:00"), Err(ReferenceError::Digest));

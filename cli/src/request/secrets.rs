@@ -30,26 +30,45 @@ pub(super) fn secrets(
     for value in values {
         let (id, spec) = secret(value, env)?;
         if secrets.insert(id.clone(), spec).is_some() {
-            return Err(RequestError::value("secret", value, format!("{id:?} is given twice")));
+            return Err(RequestError::value(
+                "secret",
+                value,
+                format!("{id:?} is given twice"),
+            ));
         }
     }
     Ok(secrets)
 }
 
-fn secret(value: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(String, SecretSpec), RequestError> {
+fn secret(
+    value: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(String, SecretSpec), RequestError> {
     let refuse = |reason: &str| RequestError::value("secret", value, reason);
-    let fields_error = |source| RequestError::Fields { flag: "secret", source };
-    let mut pairs = if fields(value).map_err(fields_error)?.iter().all(|field| !field.contains('=')) {
+    let fields_error = |source| RequestError::Fields {
+        flag: "secret",
+        source,
+    };
+    let mut pairs = if fields(value)
+        .map_err(fields_error)?
+        .iter()
+        .all(|field| !field.contains('='))
+    {
         BTreeMap::from([("id".to_owned(), value.to_owned())])
     } else {
         key_values(value).map_err(fields_error)?
     };
-    let id = pairs.remove("id").filter(|id| !id.is_empty()).ok_or_else(|| refuse("no id (want id=NAME)"))?;
+    let id = pairs
+        .remove("id")
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| refuse("no id (want id=NAME)"))?;
     let kind = pairs.remove("type");
     let file = pairs.remove("src").or_else(|| pairs.remove("source"));
     let variable = pairs.remove("env");
     if let Some(key) = pairs.keys().next() {
-        return Err(refuse(&format!("unknown key {key:?} (known: id, src, env, type)")));
+        return Err(refuse(&format!(
+            "unknown key {key:?} (known: id, src, env, type)"
+        )));
     }
     let source = match (kind.as_deref(), file, variable) {
         (_, Some(_), Some(_)) => return Err(refuse("src and env exclude each other")),

@@ -70,7 +70,7 @@ impl Control for Api {
             .builds
             .get(&request.into_inner().r#ref, BUILD_WITHIN)
             .await;
-        let running = found.map_err(|err| errors::to_status(&err))?;
+        let running = found?;
         Ok(Response::new(
             running.build.progress.subscribe().map(Ok).boxed(),
         ))
@@ -81,7 +81,7 @@ impl Control for Api {
         request: Request<DiskUsageRequest>,
     ) -> Result<Response<DiskUsageResponse>, Status> {
         let records = self.0.backend.disk_usage(request.into_inner()).await;
-        let record = records.map_err(|err| errors::to_status(&err))?;
+        let record = records?;
         Ok(Response::new(DiskUsageResponse { record }))
     }
 
@@ -92,7 +92,7 @@ impl Control for Api {
         request: Request<PruneRequest>,
     ) -> Result<Response<Self::PruneStream>, Status> {
         let removed = self.0.backend.prune(request.into_inner()).await;
-        let removed = removed.map_err(|err| errors::to_status(&err))?;
+        let removed = removed?;
         Ok(Response::new(futures::stream::iter(
             removed.into_iter().map(Ok).collect::<Vec<_>>(),
         )))

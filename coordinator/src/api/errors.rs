@@ -42,6 +42,12 @@ pub(crate) fn to_status(error: &BuildError) -> Status {
     Status::with_details(code, message, body.encode_to_vec().into())
 }
 
+impl From<BuildError> for Status {
+    fn from(error: BuildError) -> Self {
+        to_status(&error)
+    }
+}
+
 /// An error that a client hands in with `Return`; its details go back as they came.
 pub(crate) fn from_rpc(status: rpc::Status) -> BuildError {
     let mut error = BuildError::new(Code::from_i32(status.code), clip(&status.message));

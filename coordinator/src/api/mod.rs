@@ -7,6 +7,7 @@
 //!
 //! This module translates. What a graph means, and what is cached, is the [`Backend`]'s.
 
+mod bridge;
 mod builds;
 mod capabilities;
 mod control;

@@ -30,10 +30,7 @@ impl Api {
         request: SolveRequest,
     ) -> Result<BTreeMap<String, String>, Status> {
         let shared = self.0.clone();
-        let (running, what) = shared
-            .start(request)
-            .await
-            .map_err(|err| errors::to_status(&err))?;
+        let (running, what) = shared.start(request).await?;
         let _cancel_when_dropped = running.build.cancel.clone().drop_guard();
         let task = {
             let (shared, running) = (shared.clone(), running.clone());

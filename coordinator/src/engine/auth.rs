@@ -12,8 +12,15 @@ pub(super) struct SessionAuth(pub(super) Arc<Session>);
 #[async_trait]
 impl Auth for SessionAuth {
     async fn credentials(&self, host: &str) -> Result<Option<Credentials>, AuthError> {
-        let found = self.0.credentials(host).await.map_err(|error| AuthError(error.to_string()))?;
-        Ok(found.map(|found| Credentials { user: found.username, secret: found.secret }))
+        let found = self
+            .0
+            .credentials(host)
+            .await
+            .map_err(|error| AuthError(error.to_string()))?;
+        Ok(found.map(|found| Credentials {
+            user: found.username,
+            secret: found.secret,
+        }))
     }
 
     async fn fetch_token(&self, request: &TokenRequest) -> Result<Option<Token>, AuthError> {
@@ -23,7 +30,11 @@ impl Auth for SessionAuth {
             service: request.service.clone(),
             scopes: request.scopes.clone(),
         };
-        let token = self.0.fetch_token(&request).await.map_err(|error| AuthError(error.to_string()))?;
+        let token = self
+            .0
+            .fetch_token(&request)
+            .await
+            .map_err(|error| AuthError(error.to_string()))?;
         Ok(token.map(|token| Token(token.token)))
     }
 }

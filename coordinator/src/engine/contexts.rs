@@ -13,16 +13,25 @@ pub(super) struct Contexts(Mutex<LruCache<String, Arc<Toc>>>);
 
 impl Default for Contexts {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(KEPT.try_into().expect("not zero"))))
+        Self(Mutex::new(LruCache::new(
+            KEPT.try_into().expect("not zero"),
+        )))
     }
 }
 
 impl Contexts {
     pub(super) fn get(&self, key: &str) -> Option<Arc<Toc>> {
-        self.0.lock().expect("nobody panics while holding it").get(key).cloned()
+        self.0
+            .lock()
+            .expect("nobody panics while holding it")
+            .get(key)
+            .cloned()
     }
 
     pub(super) fn put(&self, key: String, toc: Arc<Toc>) {
-        self.0.lock().expect("nobody panics while holding it").put(key, toc);
+        self.0
+            .lock()
+            .expect("nobody panics while holding it")
+            .put(key, toc);
     }
 }

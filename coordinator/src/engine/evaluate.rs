@@ -63,7 +63,11 @@ impl Engine {
             targets,
         };
         let outcome = evaluation.run().await;
-        evaluation.cancel_jobs(if outcome.is_ok() { "the build is done" } else { "the build failed" });
+        evaluation.cancel_jobs(if outcome.is_ok() {
+            "the build is done"
+        } else {
+            "the build failed"
+        });
         outcome.map_err(|error| evaluation.locations.place(error))
     }
 }
@@ -83,7 +87,9 @@ impl Evaluation<'_> {
         }
         Err(BuildError::new(
             Code::Unavailable,
-            format!("the build was planned {PLANS} times, and each time a worker or a layer was lost; see the workers' logs"),
+            format!(
+                "the build was planned {PLANS} times, and each time a worker or a layer was lost; see the workers' logs"
+            ),
         ))
     }
 
@@ -91,7 +97,11 @@ impl Evaluation<'_> {
     fn declare(&self) {
         for step in self.graph.steps() {
             let info = VertexInfo {
-                inputs: step.inputs.iter().map(|input| self.graph.step(input.step).digest.0).collect(),
+                inputs: step
+                    .inputs
+                    .iter()
+                    .map(|input| self.graph.step(input.step).digest.0)
+                    .collect(),
                 name: step.name.text.clone(),
                 group: step.name.progress_group.clone(),
             };
@@ -110,14 +120,22 @@ impl Evaluation<'_> {
 
     /// Takes in all sources that are needed, side by side.
     async fn sources(&mut self) -> Result<(), BuildError> {
-        let needed = self.graph.needed(&self.targets, |number| self.known.contains_key(&number));
-        let sources: Vec<usize> = needed.into_iter().filter(|&n| self.graph.step(n).is_source()).collect();
+        let needed = self
+            .graph
+            .needed(&self.targets, |number| self.known.contains_key(&number));
+        let sources: Vec<usize> = needed
+            .into_iter()
+            .filter(|&n| self.graph.step(n).is_source())
+            .collect();
         let (engine, build, state, graph) = (self.engine, self.build, self.state, &self.graph);
         let mut running: FuturesUnordered<_> = sources
             .into_iter()
             .map(|number| async move {
                 let step = graph.step(number);
-                engine.source(build, state, step).await.map(|chain| (number, step.digest, chain))
+                engine
+                    .source(build, state, step)
+                    .await
+                    .map(|chain| (number, step.digest, chain))
             })
             .collect();
         let mut found = Vec::new();
@@ -133,15 +151,26 @@ impl Evaluation<'_> {
 
     /// Looks every step whose inputs are known up in the cache, inputs first.
     async fn walk(&mut self) -> Result<(), BuildError> {
-        let needed = self.graph.needed(&self.targets, |number| self.known.contains_key(&number));
+        let needed = self
+            .graph
+            .needed(&self.targets, |number| self.known.contains_key(&number));
         for number in needed {
             let step = self.graph.step(number);
             if step.is_source() || self.is_in_job(number) {
                 continue;
             }
-            let Some(inputs) = self.inputs(number) else { continue };
+            let Some(inputs) = self.inputs(number) else {
+                continue;
+            };
             let digest = step.digest;
-            let key = match buildyard_solver::key(step, &inputs, &self.engine.trees, self.engine.tocs.as_ref()).await {
+            let key = match buildyard_solver::key(
+                step,
+                &inputs,
+                &self.engine.trees,
+                self.engine.tocs.as_ref(),
+            )
+            .await
+            {
                 Ok(Some(key)) => key,
                 Ok(None) => continue,
                 Err(error) => return Err(self.key_error(number, &inputs, error).await),
@@ -150,14 +179,31 @@ impl Evaluation<'_> {
                 continue;
             }
             let scope = &self.engine.scope;
-            let found = self.engine.store.lookup(&[key], scope, super::now()).await.map_err(internal)?;
-            let Some(result) = found.into_iter().next().flatten() else { continue };
+            let found = self
+                .engine
+                .store
+                .lookup(&[key], scope, super::now())
+                .await
+                .map_err(internal)?;
+            let Some(result) = found.into_iter().next().flatten() else {
+                continue;
+            };
             let chains = crate::farm::chains_of(&result);
-            if self.engine.layers.all_known(&chains).await.map_err(internal)? {
+            if self
+                .engine
+                .layers
+                .all_known(&chains)
+                .await
+                .map_err(internal)?
+            {
                 self.build.progress.cached(digest.0, SystemTime::now());
                 self.learn(number, digest, chains);
             } else {
-                self.engine.store.forget(key, scope).await.map_err(internal)?;
+                self.engine
+                    .store
+                    .forget(key, scope)
+                    .await
+                    .map_err(internal)?;
             }
         }
         Ok(())
@@ -170,7 +216,9 @@ impl Evaluation<'_> {
     }
 
     fn chain(&self, input: &Input) -> Option<Chain> {
-        self.known.get(&input.step).map(|chains| chains.get(input.output).cloned().unwrap_or_default())
+        self.known
+            .get(&input.step)
+            .map(|chains| chains.get(input.output).cloned().unwrap_or_default())
     }
 
     pub(super) fn learn(&mut self, number: usize, digest: StepDigest, chains: Vec<Chain>) {
@@ -184,7 +232,9 @@ impl Evaluation<'_> {
 
     /// Steps to be planned: needed, not known, in no job.
     pub(super) fn missing(&self) -> Vec<usize> {
-        let mut missing = self.graph.needed(&self.targets, |number| self.known.contains_key(&number));
+        let mut missing = self
+            .graph
+            .needed(&self.targets, |number| self.known.contains_key(&number));
         missing.retain(|&number| !self.is_in_job(number));
         missing
     }
@@ -192,9 +242,12 @@ impl Evaluation<'_> {
     fn results(&self) -> Result<Vec<Chain>, BuildError> {
         let chain = |target: &Target| match target {
             None => Ok(Chain::scratch()),
-            Some(input) => self
-                .chain(input)
-                .ok_or_else(|| BuildError::new(Code::Internal, "a result is missing after its steps are done")),
+            Some(input) => self.chain(input).ok_or_else(|| {
+                BuildError::new(
+                    Code::Internal,
+                    "a result is missing after its steps are done",
+                )
+            }),
         };
         self.targets.iter().map(chain).collect()
     }

@@ -16,10 +16,10 @@ use buildyard_model::{Digest, Platform};
 use buildyard_session::SyncRequest;
 use serde_json::json;
 
+use super::internal_step::{internal_step, shown};
 use super::state::BuildState;
 use super::{Engine, internal};
 use crate::backend::{Build, BuildError, Ref, Refs, Solved};
-use super::internal_step::{internal_step, shown};
 use crate::progress::{STDERR, Warning};
 
 /// Largest Dockerfile or ignore file.
@@ -43,10 +43,16 @@ impl Engine {
                 let source = attrs.get("source").map(String::as_str).unwrap_or_default();
                 check_frontend_image(source)?;
             }
-            other => return Err(BuildError::invalid(format!("frontend {other:?} is not known (dockerfile.v0 is)"))),
+            other => {
+                return Err(BuildError::invalid(format!(
+                    "frontend {other:?} is not known (dockerfile.v0 is)"
+                )));
+            }
         }
         if !inputs.is_empty() {
-            return Err(BuildError::invalid("inputs of a frontend (input: contexts) are not supported yet"));
+            return Err(BuildError::invalid(
+                "inputs of a frontend (input: contexts) are not supported yet",
+            ));
         }
         self.dockerfile(build, state, attrs).await
     }
@@ -67,19 +73,28 @@ impl Engine {
             Some(bytes) => Dockerignore::parse(&bytes),
             None => self.load_ignore(build, &options).await?,
         };
-        state.ignore.lock().expect("nobody panics while holding it").clone_from(&ignore);
+        state
+            .ignore
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone_from(&ignore);
         let info = pb::SourceInfo {
             filename: options.filename.clone(),
             data: bytes.clone(),
             definition: None,
             language: "Dockerfile".to_owned(),
         };
-        let source = Source { filename: &options.filename, bytes: &bytes };
+        let source = Source {
+            filename: &options.filename,
+            bytes: &bytes,
+        };
         let file = parse(&source).map_err(|error| {
             let range = error.lines.to_pb();
             BuildError::failed(error.to_string()).at_source(info.clone(), vec![range])
         })?;
-        let converted = self.convert_all(build, state, &file, &options, &ignore, &info).await?;
+        let converted = self
+            .convert_all(build, state, &file, &options, &ignore, &info)
+            .await?;
         for warning in &converted.warnings {
             build.progress.warn(Warning {
                 vertex: Some(definition),
@@ -121,7 +136,9 @@ impl Engine {
                 let look = self.resolve(state, &request.reference, &request.platform);
                 let image = shown(build, &request.name, look).await.map_err(|error| {
                     let what = format!("{}: failed to resolve source metadata", request.reference);
-                    error.context(what).at_source(info.clone(), vec![request.lines.to_pb()])
+                    error
+                        .context(what)
+                        .at_source(info.clone(), vec![request.lines.to_pb()])
                 })?;
                 let resolved = ResolvedImage {
                     digest: image.index_digest.unwrap_or(image.manifest_digest),
@@ -131,11 +148,17 @@ impl Engine {
             });
             images.extend(futures::future::try_join_all(lookups).await?);
         }
-        Err(BuildError::failed(format!("base images named further images {ROUNDS} times over; giving up")))
+        Err(BuildError::failed(format!(
+            "base images named further images {ROUNDS} times over; giving up"
+        )))
     }
 
     /// Takes the Dockerfile, and the ignore file that belongs to it, from the client.
-    async fn load_dockerfile(&self, build: &Arc<Build>, options: &Options) -> Result<Loaded, BuildError> {
+    async fn load_dockerfile(
+        &self,
+        build: &Arc<Build>,
+        options: &Options,
+    ) -> Result<Loaded, BuildError> {
         let filename = &options.filename;
         let own_ignore = format!("{filename}.dockerignore");
         let mut names = vec![filename.clone(), own_ignore.clone()];
@@ -145,52 +168,90 @@ impl Engine {
         let step_name = format!("[internal] load build definition from {filename}");
         let step = internal_step(build, &step_name);
         let load = async {
-            let toc = self.sync_files(build, &options.dockerfile_key, names).await?;
+            let toc = self
+                .sync_files(build, &options.dockerfile_key, names)
+                .await?;
             let mut bytes = self.small_file(&toc, filename).await?;
             if bytes.is_none() && filename == "Dockerfile" {
                 bytes = self.small_file(&toc, "dockerfile").await?;
             }
             let bytes = bytes.ok_or_else(|| {
-                BuildError::failed(format!("failed to read dockerfile: open {filename}: no such file or directory"))
+                BuildError::failed(format!(
+                    "failed to read dockerfile: open {filename}: no such file or directory"
+                ))
             })?;
-            Ok(Loaded { bytes, ignore: self.small_file(&toc, &own_ignore).await?, step })
+            Ok(Loaded {
+                bytes,
+                ignore: self.small_file(&toc, &own_ignore).await?,
+                step,
+            })
         };
         shown(build, &step_name, load).await
     }
 
-    async fn load_ignore(&self, build: &Arc<Build>, options: &Options) -> Result<Vec<String>, BuildError> {
+    async fn load_ignore(
+        &self,
+        build: &Arc<Build>,
+        options: &Options,
+    ) -> Result<Vec<String>, BuildError> {
         let load = async {
             let name = ".dockerignore".to_owned();
-            let toc = self.sync_files(build, &options.context_key, vec![name]).await?;
+            let toc = self
+                .sync_files(build, &options.context_key, vec![name])
+                .await?;
             let bytes = self.small_file(&toc, ".dockerignore").await?;
-            Ok(bytes.map(|bytes| Dockerignore::parse(&bytes)).unwrap_or_default())
+            Ok(bytes
+                .map(|bytes| Dockerignore::parse(&bytes))
+                .unwrap_or_default())
         };
         shown(build, "[internal] load .dockerignore", load).await
     }
 
-    async fn sync_files(&self, build: &Arc<Build>, dir: &str, follow: Vec<String>) -> Result<Toc, BuildError> {
-        let request = SyncRequest { dir_name: dir.to_owned(), follow_paths: follow, ..SyncRequest::default() };
+    async fn sync_files(
+        &self,
+        build: &Arc<Build>,
+        dir: &str,
+        follow: Vec<String>,
+    ) -> Result<Toc, BuildError> {
+        let request = SyncRequest {
+            dir_name: dir.to_owned(),
+            follow_paths: follow,
+            ..SyncRequest::default()
+        };
         Ok(build.session.sync_dir(request, self.pack()?).await?.toc)
     }
 
     /// The content of a small file of a synced directory; `None` where it is not there.
     async fn small_file(&self, toc: &Toc, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
-        let Some(entry) = toc.entries.iter().find(|entry| entry.path == path.as_bytes()).cloned() else {
+        let Some(entry) = toc
+            .entries
+            .iter()
+            .find(|entry| entry.path == path.as_bytes())
+            .cloned()
+        else {
             return Ok(None);
         };
         let flats = self.layers.flats().clone();
-        let toc = Toc { flats: toc.flats.clone(), ..Toc::default() };
+        let toc = Toc {
+            flats: toc.flats.clone(),
+            ..Toc::default()
+        };
         let read = move || -> std::io::Result<Option<Vec<u8>>> {
-            let Some(reader) = FileReader::of_entry(&flats, &toc, &entry) else { return Ok(None) };
+            let Some(reader) = FileReader::of_entry(&flats, &toc, &entry) else {
+                return Ok(None);
+            };
             let mut bytes = Vec::new();
             reader.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
             Ok(Some(bytes))
         };
-        let bytes = tokio::task::spawn_blocking(read).await.expect("reading does not panic").map_err(internal)?;
+        let bytes = tokio::task::spawn_blocking(read)
+            .await
+            .expect("reading does not panic")
+            .map_err(internal)?;
         match bytes {
-            Some(bytes) if bytes.len() as u64 > FILE_BYTES => {
-                Err(BuildError::failed(format!("{path} is larger than {FILE_BYTES} bytes")))
-            }
+            Some(bytes) if bytes.len() as u64 > FILE_BYTES => Err(BuildError::failed(format!(
+                "{path} is larger than {FILE_BYTES} bytes"
+            ))),
             bytes => Ok(bytes),
         }
     }
@@ -207,7 +268,10 @@ struct Loaded {
 fn check_frontend_image(image: &str) -> Result<(), BuildError> {
     let name = image.split(['@', ':']).next().unwrap_or_default();
     let bare = name.strip_prefix("docker.io/").unwrap_or(name);
-    if matches!(bare, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0") {
+    if matches!(
+        bare,
+        "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0"
+    ) {
         return Ok(());
     }
     Err(BuildError::invalid(format!(
@@ -222,11 +286,18 @@ fn note_syntax(
     bytes: &[u8],
     attrs: &BTreeMap<String, String>,
 ) -> Result<(), BuildError> {
-    let asked = attrs.get("build-arg:BUILDKIT_SYNTAX").cloned().or_else(|| syntax_directive(bytes));
-    let Some(image) = asked.filter(|image| !image.is_empty() && image != "dockerfile.v0") else { return Ok(()) };
+    let asked = attrs
+        .get("build-arg:BUILDKIT_SYNTAX")
+        .cloned()
+        .or_else(|| syntax_directive(bytes));
+    let Some(image) = asked.filter(|image| !image.is_empty() && image != "dockerfile.v0") else {
+        return Ok(());
+    };
     check_frontend_image(&image)?;
     let line = format!("{image} is served by the built-in Dockerfile frontend\n");
-    build.progress.log(step, STDERR, line.as_bytes(), SystemTime::now());
+    build
+        .progress
+        .log(step, STDERR, line.as_bytes(), SystemTime::now());
     Ok(())
 }
 
@@ -234,32 +305,59 @@ fn note_syntax(
 fn warn_of_caches(build: &Build, step: Digest, attrs: &BTreeMap<String, String>) {
     let mut texts = Vec::new();
     for cache in &build.request.cache_imports {
-        texts.push(format!("--cache-from type={} is not read: the farm's own cache needs no import", cache.kind));
+        texts.push(format!(
+            "--cache-from type={} is not read: the farm's own cache needs no import",
+            cache.kind
+        ));
     }
     for cache in &build.request.cache_exports {
-        texts.push(format!("--cache-to type={} is not written: the farm keeps its cache itself", cache.kind));
+        texts.push(format!(
+            "--cache-to type={} is not written: the farm keeps its cache itself",
+            cache.kind
+        ));
     }
     if attrs.contains_key("build-arg:BUILDKIT_INLINE_CACHE") {
-        texts.push("BUILDKIT_INLINE_CACHE has no effect: the farm keeps its cache itself".to_owned());
+        texts.push(
+            "BUILDKIT_INLINE_CACHE has no effect: the farm keeps its cache itself".to_owned(),
+        );
     }
     for short in texts {
-        build.progress.warn(Warning { vertex: Some(step), level: 1, short, ..Warning::default() });
+        build.progress.warn(Warning {
+            vertex: Some(step),
+            level: 1,
+            short,
+            ..Warning::default()
+        });
     }
 }
 
 /// Targets in the form in which clients and exporters take them.
 fn solved(targets: Vec<Target>, multi_platform: bool) -> Solved {
     let mut metadata = BTreeMap::new();
-    let platforms: Vec<_> = targets.iter().map(|target| platform_entry(&target.platform)).collect();
-    metadata.insert("refs.platforms".to_owned(), json!({ "Platforms": platforms }).to_string().into_bytes());
-    let config = |target: &Target| serde_json::to_vec(&target.config).expect("a configuration can be written as JSON");
+    let platforms: Vec<_> = targets
+        .iter()
+        .map(|target| platform_entry(&target.platform))
+        .collect();
+    metadata.insert(
+        "refs.platforms".to_owned(),
+        json!({ "Platforms": platforms }).to_string().into_bytes(),
+    );
+    let config = |target: &Target| {
+        serde_json::to_vec(&target.config).expect("a configuration can be written as JSON")
+    };
     if multi_platform {
         let mut refs = BTreeMap::new();
         for target in targets {
-            metadata.insert(format!("containerimage.config/{}", target.platform), config(&target));
+            metadata.insert(
+                format!("containerimage.config/{}", target.platform),
+                config(&target),
+            );
             refs.insert(target.platform.to_string(), Ref::new(target.definition, ()));
         }
-        return Solved { refs: Refs::PerPlatform(refs), metadata };
+        return Solved {
+            refs: Refs::PerPlatform(refs),
+            metadata,
+        };
     }
     let mut refs = Refs::Empty;
     for target in targets {

@@ -30,8 +30,12 @@ impl Engine {
         if !known {
             self.store.start_build(&record).await?;
         }
-        let steps: Vec<StepRecord> =
-            build.progress.vertices().into_iter().map(|vertex| step_record(build, state, vertex)).collect();
+        let steps: Vec<StepRecord> = build
+            .progress
+            .vertices()
+            .into_iter()
+            .map(|vertex| step_record(build, state, vertex))
+            .collect();
         self.store.record_steps(&build.id, &steps).await?;
         let finished = Finished {
             outcome: match outcome {
@@ -51,8 +55,10 @@ impl Engine {
     pub(super) fn build_record(&self, build: &Build) -> BuildRecord {
         let attrs = &build.request.attrs;
         let text = |key: &str| attrs.get(key).cloned().unwrap_or_default();
-        let platforms: Vec<Platform> =
-            text("platform").split(',').filter_map(|platform| platform.trim().parse().ok()).collect();
+        let platforms: Vec<Platform> = text("platform")
+            .split(',')
+            .filter_map(|platform| platform.trim().parse().ok())
+            .collect();
         let export = |spec: &crate::backend::ExporterSpec| match spec.attrs.get("name") {
             Some(name) => format!("{} {name}", spec.kind),
             None => spec.kind.clone(),
@@ -60,10 +66,17 @@ impl Engine {
         BuildRecord {
             id: build.id.clone(),
             scope: self.scope.clone(),
-            name: attrs.get("filename").cloned().unwrap_or_else(|| "Dockerfile".to_owned()),
+            name: attrs
+                .get("filename")
+                .cloned()
+                .unwrap_or_else(|| "Dockerfile".to_owned()),
             frontend: build.request.frontend.clone(),
             target: text("target"),
-            platforms: if platforms.is_empty() { vec![self.build_platform.clone()] } else { platforms },
+            platforms: if platforms.is_empty() {
+                vec![self.build_platform.clone()]
+            } else {
+                platforms
+            },
             exports: build.request.exporters.iter().map(export).collect(),
             started: UnixMillis::from(build.created),
             outcome: BuildOutcome::Running,
@@ -79,7 +92,9 @@ impl Engine {
 
 fn step_record(build: &Build, state: Option<&BuildState>, vertex: VertexRecord) -> StepRecord {
     let step = StepDigest(vertex.step);
-    let RanOn { worker, emulator } = state.and_then(|state| state.ran_on(&step)).unwrap_or_default();
+    let RanOn { worker, emulator } = state
+        .and_then(|state| state.ran_on(&step))
+        .unwrap_or_default();
     let mut log = Vec::new();
     for line in build.progress.log_of(vertex.step) {
         log.extend_from_slice(&line.data);

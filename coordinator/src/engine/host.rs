@@ -28,7 +28,9 @@ impl JobHost for BuildHost {
             Some(Event::Started(started)) => self.started(step, worker, &started.emulator, at),
             Some(Event::Ended(ended)) => self.ended(step, ended, at),
             Some(Event::Log(log)) => {
-                self.build.progress.log(step.0, i64::from(log.stream), &log.data, at);
+                self.build
+                    .progress
+                    .log(step.0, i64::from(log.stream), &log.data, at);
             }
             Some(Event::Status(status)) => {
                 let update = StatusUpdate {
@@ -50,7 +52,12 @@ impl JobHost for BuildHost {
     }
 
     async fn credentials(&self, host: &str) -> Result<Option<(String, String)>, Status> {
-        let credentials = self.build.session.credentials(host).await.map_err(unavailable)?;
+        let credentials = self
+            .build
+            .session
+            .credentials(host)
+            .await
+            .map_err(unavailable)?;
         Ok(credentials.map(|c| (c.username, c.secret)))
     }
 
@@ -61,7 +68,12 @@ impl JobHost for BuildHost {
             service: request.service,
             scopes: request.scopes,
         };
-        let token = self.build.session.fetch_token(&request).await.map_err(unavailable)?;
+        let token = self
+            .build
+            .session
+            .fetch_token(&request)
+            .await
+            .map_err(unavailable)?;
         Ok(token.map(|token| token.token).unwrap_or_default())
     }
 }
@@ -76,8 +88,18 @@ impl BuildHost {
         if worker.is_empty() {
             return;
         }
-        self.state.note_ran_on(step, RanOn { worker: worker.to_owned(), emulator: emulator.to_owned() });
-        let how = if emulator.is_empty() { "native".to_owned() } else { format!("emulated by {emulator}") };
+        self.state.note_ran_on(
+            step,
+            RanOn {
+                worker: worker.to_owned(),
+                emulator: emulator.to_owned(),
+            },
+        );
+        let how = if emulator.is_empty() {
+            "native".to_owned()
+        } else {
+            format!("emulated by {emulator}")
+        };
         let update = StatusUpdate {
             id: format!("on {worker}, {how}"),
             started: Some(at),

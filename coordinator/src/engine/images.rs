@@ -53,7 +53,10 @@ impl Engine {
             Refs::Single(reference) => vec![reference],
             Refs::PerPlatform(refs) => refs.values().collect(),
         };
-        let definitions: Vec<_> = references.iter().map(|reference| reference.definition()).collect();
+        let definitions: Vec<_> = references
+            .iter()
+            .map(|reference| reference.definition())
+            .collect();
         self.evaluate_all(build, state, &definitions).await
     }
 
@@ -67,12 +70,21 @@ impl Engine {
     ) -> Result<(Vec<PlatformImage>, bool), BuildError> {
         let multi_platform = matches!(solved.refs, Refs::PerPlatform(_));
         let parts = self.parts(solved)?;
-        let definitions: Vec<_> =
-            parts.iter().filter_map(|part| part.reference.map(|reference| reference.definition())).collect();
-        let mut chains = self.evaluate_all(build, state, &definitions).await?.into_iter();
+        let definitions: Vec<_> = parts
+            .iter()
+            .filter_map(|part| part.reference.map(|reference| reference.definition()))
+            .collect();
+        let mut chains = self
+            .evaluate_all(build, state, &definitions)
+            .await?
+            .into_iter();
         let mut images = Vec::new();
         for part in parts {
-            let chain = if part.reference.is_some() { chains.next().unwrap_or_default() } else { Chain::scratch() };
+            let chain = if part.reference.is_some() {
+                chains.next().unwrap_or_default()
+            } else {
+                Chain::scratch()
+            };
             images.push(PlatformImage {
                 config: config(solved, &part, multi_platform)?,
                 platform: part.platform,
@@ -84,32 +96,50 @@ impl Engine {
 
     fn parts<'a>(&self, solved: &'a Solved) -> Result<Vec<Part<'a>>, BuildError> {
         let named = match solved.metadata.get("refs.platforms") {
-            Some(bytes) => serde_json::from_slice::<Platforms>(bytes)
-                .map_err(|error| BuildError::invalid(format!("refs.platforms is malformed: {error}")))?
-                .platforms,
+            Some(bytes) => {
+                serde_json::from_slice::<Platforms>(bytes)
+                    .map_err(|error| {
+                        BuildError::invalid(format!("refs.platforms is malformed: {error}"))
+                    })?
+                    .platforms
+            }
             None => Vec::new(),
         };
         let named = named.into_iter().map(|named| {
             let parts = named.platform;
-            (named.id, Platform::new(&parts.os, &parts.architecture, &parts.variant))
+            (
+                named.id,
+                Platform::new(&parts.os, &parts.architecture, &parts.variant),
+            )
         });
         match &solved.refs {
             Refs::PerPlatform(refs) => {
                 let named: Vec<_> = named.collect();
                 if named.is_empty() {
-                    return Err(BuildError::invalid("several results were returned without refs.platforms"));
+                    return Err(BuildError::invalid(
+                        "several results were returned without refs.platforms",
+                    ));
                 }
-                let part = |(id, platform): (String, Platform)| Part { reference: refs.get(&id), id, platform };
+                let part = |(id, platform): (String, Platform)| Part {
+                    reference: refs.get(&id),
+                    id,
+                    platform,
+                };
                 Ok(named.into_iter().map(part).collect())
             }
             single => {
-                let (id, platform) =
-                    named.last().unwrap_or_else(|| (String::new(), self.build_platform.clone()));
+                let (id, platform) = named
+                    .last()
+                    .unwrap_or_else(|| (String::new(), self.build_platform.clone()));
                 let reference = match single {
                     Refs::Single(reference) => Some(reference),
                     _ => None,
                 };
-                Ok(vec![Part { id, platform, reference }])
+                Ok(vec![Part {
+                    id,
+                    platform,
+                    reference,
+                }])
             }
         }
     }
@@ -129,15 +159,23 @@ impl Engine {
 }
 
 /// A platform's configuration, as the frontend gave it; a plain one for raw LLB.
-fn config(solved: &Solved, part: &Part<'_>, multi_platform: bool) -> Result<ImageConfig, BuildError> {
+fn config(
+    solved: &Solved,
+    part: &Part<'_>,
+    multi_platform: bool,
+) -> Result<ImageConfig, BuildError> {
     let key = if multi_platform {
         format!("containerimage.config/{}", part.id)
     } else {
         "containerimage.config".to_owned()
     };
     match solved.metadata.get(&key) {
-        Some(bytes) => buildyard_image::parse_config(bytes)
-            .map_err(|error| BuildError::invalid(format!("the image configuration of {} is malformed: {error}", part.platform))),
+        Some(bytes) => buildyard_image::parse_config(bytes).map_err(|error| {
+            BuildError::invalid(format!(
+                "the image configuration of {} is malformed: {error}",
+                part.platform
+            ))
+        }),
         None => Ok(ImageConfig {
             architecture: part.platform.architecture.clone(),
             os: part.platform.os.clone(),

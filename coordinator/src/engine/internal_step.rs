@@ -19,12 +19,20 @@ pub(super) async fn shown<T>(
     work: impl Future<Output = Result<T, BuildError>> + Send,
 ) -> Result<T, BuildError> {
     let step = internal_step(build, name);
-    build.progress.declare(step, VertexInfo { name: name.to_owned(), ..VertexInfo::default() });
+    build.progress.declare(
+        step,
+        VertexInfo {
+            name: name.to_owned(),
+            ..VertexInfo::default()
+        },
+    );
     build.progress.started(step, SystemTime::now());
     let outcome = work.await;
     match &outcome {
         Ok(_) => build.progress.completed(step, SystemTime::now()),
-        Err(error) => build.progress.failed(step, &error.message, SystemTime::now()),
+        Err(error) => build
+            .progress
+            .failed(step, &error.message, SystemTime::now()),
     }
     outcome
 }

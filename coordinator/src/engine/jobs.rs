@@ -48,7 +48,8 @@ impl Evaluation<'_> {
                 build_id = %self.build.id, job = %id, platform = ?part.platform, steps = part.steps.len(),
                 "a job is queued"
             );
-            self.in_jobs.insert(id.clone(), part.steps.iter().copied().collect());
+            self.in_jobs
+                .insert(id.clone(), part.steps.iter().copied().collect());
             let of_job = UnboundedReceiverStream::new(self.engine.farm.submit(request));
             events.push(of_job.map(move |event| (id.clone(), event)).boxed());
         }
@@ -68,9 +69,21 @@ impl Evaluation<'_> {
             job: id.to_string(),
             build: self.build.id.to_string(),
             scope: self.engine.scope.to_string(),
-            steps: part.steps.iter().map(|&number| self.job_step(number)).collect(),
-            known: known.into_iter().map(|number| self.known_result(number)).collect(),
-            allow_host_network: self.build.request.entitlements.iter().any(|e| e == "network.host"),
+            steps: part
+                .steps
+                .iter()
+                .map(|&number| self.job_step(number))
+                .collect(),
+            known: known
+                .into_iter()
+                .map(|number| self.known_result(number))
+                .collect(),
+            allow_host_network: self
+                .build
+                .request
+                .entitlements
+                .iter()
+                .any(|e| e == "network.host"),
         };
         JobRequest {
             id: id.clone(),
@@ -78,7 +91,10 @@ impl Evaluation<'_> {
             scope: self.engine.scope.clone(),
             platform: part.platform.clone(),
             order,
-            host: Arc::new(BuildHost { build: self.build.clone(), state: self.state.clone() }),
+            host: Arc::new(BuildHost {
+                build: self.build.clone(),
+                state: self.state.clone(),
+            }),
         }
     }
 
@@ -98,7 +114,11 @@ impl Evaluation<'_> {
                 })
                 .collect(),
             outputs: u32::try_from(step.outputs).unwrap_or(u32::MAX),
-            platform: step.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
+            platform: step
+                .platform
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     }
 
@@ -144,19 +164,33 @@ impl Evaluation<'_> {
     }
 
     fn step_known(&mut self, job: &JobId, step: StepDigest, chains: Vec<Chain>) {
-        let Some(number) = self.graph.find(&step) else { return };
+        let Some(number) = self.graph.find(&step) else {
+            return;
+        };
         self.learn(number, step, chains);
         let waits = |steps: &HashSet<usize>| {
-            steps.iter().any(|&other| self.graph.step(other).inputs.iter().any(|input| input.step == number))
+            steps.iter().any(|&other| {
+                self.graph
+                    .step(other)
+                    .inputs
+                    .iter()
+                    .any(|input| input.step == number)
+            })
         };
         for (other, steps) in &self.in_jobs {
             if other != job && !steps.contains(&number) && waits(steps) {
-                self.engine.farm.step_known(other, self.known_result(number));
+                self.engine
+                    .farm
+                    .step_known(other, self.known_result(number));
             }
         }
     }
 
-    async fn job_failed(&mut self, job: &JobId, failure: proto::Failure) -> Result<bool, BuildError> {
+    async fn job_failed(
+        &mut self,
+        job: &JobId,
+        failure: proto::Failure,
+    ) -> Result<bool, BuildError> {
         let step = failure.step.parse::<StepDigest>().ok();
         let at_step = |error: BuildError| match step {
             Some(step) => error.at_step(step),
@@ -178,7 +212,13 @@ impl Evaluation<'_> {
                 if self.failures >= 3 {
                     return Err(at_step(BuildError::new(Code::Internal, failure.message)));
                 }
-                self.say(job, &format!("a worker could not do its part ({}); it is tried again", failure.message));
+                self.say(
+                    job,
+                    &format!(
+                        "a worker could not do its part ({}); it is tried again",
+                        failure.message
+                    ),
+                );
                 Ok(true)
             }
         }
@@ -191,7 +231,13 @@ impl Evaluation<'_> {
             if self.graph.step(number).is_source() {
                 continue;
             }
-            if !self.engine.layers.all_known(&self.known[&number]).await.map_err(internal)? {
+            if !self
+                .engine
+                .layers
+                .all_known(&self.known[&number])
+                .await
+                .map_err(internal)?
+            {
                 self.known.remove(&number);
                 self.state.forget_result(&self.graph.step(number).digest);
             }
@@ -203,11 +249,22 @@ impl Evaluation<'_> {
     fn say(&self, job: &JobId, text: &str) {
         tracing::info!(build_id = %self.build.id, job = %job, text, "told the client");
         let steps = self.in_jobs.get(job);
-        let first = steps.and_then(|steps| steps.iter().copied().filter(|n| !self.known.contains_key(n)).min());
+        let first = steps.and_then(|steps| {
+            steps
+                .iter()
+                .copied()
+                .filter(|n| !self.known.contains_key(n))
+                .min()
+        });
         if let Some(number) = first {
             let line = format!("{text}\n");
             let step = self.graph.step(number).digest.0;
-            self.build.progress.log(step, crate::progress::STDERR, line.as_bytes(), std::time::SystemTime::now());
+            self.build.progress.log(
+                step,
+                crate::progress::STDERR,
+                line.as_bytes(),
+                std::time::SystemTime::now(),
+            );
         }
     }
 

@@ -15,13 +15,19 @@ impl Locations {
     /// The places that the definitions name.
     pub(super) fn of(definitions: &[&pb::Definition]) -> Self {
         let mut places: HashMap<StepDigest, Vec<SourceLocation>> = HashMap::new();
-        for source in definitions.iter().filter_map(|definition| definition.source.as_ref()) {
+        for source in definitions
+            .iter()
+            .filter_map(|definition| definition.source.as_ref())
+        {
             for (digest, locations) in &source.locations {
                 let Ok(digest) = digest.parse() else { continue };
                 let found = locations.locations.iter().filter_map(|location| {
                     let index = usize::try_from(location.source_index).ok()?;
                     let info = source.infos.get(index)?.clone();
-                    Some(SourceLocation { info, ranges: location.ranges.clone() })
+                    Some(SourceLocation {
+                        info,
+                        ranges: location.ranges.clone(),
+                    })
                 });
                 places.entry(digest).or_insert_with(|| found.collect());
             }

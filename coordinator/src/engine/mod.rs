@@ -36,8 +36,8 @@ use buildyard_store::{Store, UnixMillis};
 use tonic::Code;
 
 use crate::backend::{
-    Backend, Build, BuildError, ByteRange, ExporterSpec, ImageQuery, Ref, ResolvedConfig, Solved,
-    SolveInput, What, WorkerView,
+    Backend, Build, BuildError, ByteRange, ExporterSpec, ImageQuery, Ref, ResolvedConfig,
+    SolveInput, Solved, What, WorkerView,
 };
 use crate::farm::Farm;
 use crate::layers::LayerStore;
@@ -106,15 +106,27 @@ impl Engine {
 
     async fn chain_of(&self, build: &Arc<Build>, reference: &Ref) -> Result<Chain, BuildError> {
         let state = self.state(build);
-        let chains = self.evaluate_all(build, &state, &[reference.definition()]).await?;
+        let chains = self
+            .evaluate_all(build, &state, &[reference.definition()])
+            .await?;
         Ok(chains.into_iter().next().unwrap_or_default())
     }
 }
 
 /// Hosts for which an exporter of the build asks for plain HTTP.
 fn insecure_registries(build: &Build) -> Vec<String> {
-    let insecure = |exporter: &&ExporterSpec| exporter.attrs.get("registry.insecure").is_some_and(|v| v == "true");
-    let names = build.request.exporters.iter().filter(insecure).filter_map(|e| e.attrs.get("name"));
+    let insecure = |exporter: &&ExporterSpec| {
+        exporter
+            .attrs
+            .get("registry.insecure")
+            .is_some_and(|v| v == "true")
+    };
+    let names = build
+        .request
+        .exporters
+        .iter()
+        .filter(insecure)
+        .filter_map(|e| e.attrs.get("name"));
     names
         .flat_map(|names| names.split(','))
         .filter_map(|name| name.parse::<buildyard_registry::Reference>().ok())
@@ -131,9 +143,11 @@ impl Backend for Engine {
                 refs: crate::backend::Refs::Single(Ref::new(definition, ())),
                 metadata: BTreeMap::new(),
             },
-            What::Frontend { name, attrs, inputs } => {
-                self.frontend(build, &state, &name, &attrs, &inputs).await?
-            }
+            What::Frontend {
+                name,
+                attrs,
+                inputs,
+            } => self.frontend(build, &state, &name, &attrs, &inputs).await?,
         };
         if input.evaluate {
             self.evaluate_solved(build, &state, &solved).await?;
@@ -167,18 +181,34 @@ impl Backend for Engine {
         self.list_path(build, &chain, path, include).await
     }
 
-    async fn stat_file(&self, build: &Arc<Build>, reference: &Ref, path: &str) -> Result<Stat, BuildError> {
+    async fn stat_file(
+        &self,
+        build: &Arc<Build>,
+        reference: &Ref,
+        path: &str,
+    ) -> Result<Stat, BuildError> {
         let chain = self.chain_of(build, reference).await?;
         self.stat_path(build, &chain, path).await
     }
 
-    async fn resolve_image(&self, build: &Arc<Build>, query: ImageQuery) -> Result<ResolvedConfig, BuildError> {
+    async fn resolve_image(
+        &self,
+        build: &Arc<Build>,
+        query: ImageQuery,
+    ) -> Result<ResolvedConfig, BuildError> {
         let state = self.state(build);
-        let platform = query.platform.as_ref().map(platform_of).unwrap_or_else(|| self.build_platform.clone());
+        let platform = query
+            .platform
+            .as_ref()
+            .map(platform_of)
+            .unwrap_or_else(|| self.build_platform.clone());
         let image = self.resolve(&state, &query.reference, &platform).await?;
         Ok(ResolvedConfig {
             reference: image.reference.to_string(),
-            digest: image.index_digest.unwrap_or(image.manifest_digest).to_string(),
+            digest: image
+                .index_digest
+                .unwrap_or(image.manifest_digest)
+                .to_string(),
             config: image.config_bytes.to_vec(),
         })
     }
@@ -205,17 +235,37 @@ impl Backend for Engine {
         WorkerView {
             id: "buildyard".to_owned(),
             labels: BTreeMap::from([
-                ("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned()),
-                ("org.mobyproject.buildkit.worker.hostname".to_owned(), "buildyard".to_owned()),
-                ("org.mobyproject.buildkit.worker.snapshotter".to_owned(), "overlayfs".to_owned()),
-                ("dev.buildyard.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+                (
+                    "org.mobyproject.buildkit.worker.executor".to_owned(),
+                    "oci".to_owned(),
+                ),
+                (
+                    "org.mobyproject.buildkit.worker.hostname".to_owned(),
+                    "buildyard".to_owned(),
+                ),
+                (
+                    "org.mobyproject.buildkit.worker.snapshotter".to_owned(),
+                    "overlayfs".to_owned(),
+                ),
+                (
+                    "dev.buildyard.version".to_owned(),
+                    env!("CARGO_PKG_VERSION").to_owned(),
+                ),
             ]),
             platforms: platforms.iter().map(platform_to).collect(),
         }
     }
 
-    async fn finished(&self, build: &Arc<Build>, outcome: &Result<BTreeMap<String, String>, BuildError>) {
-        let state = self.builds.lock().expect("nobody panics while holding it").remove(&build.id);
+    async fn finished(
+        &self,
+        build: &Arc<Build>,
+        outcome: &Result<BTreeMap<String, String>, BuildError>,
+    ) {
+        let state = self
+            .builds
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(&build.id);
         if let Err(error) = self.record_build(build, state.as_deref(), outcome).await {
             tracing::error!(build_id = %build.id, %error, "the build could not be written into the history");
         }
@@ -262,9 +312,15 @@ fn internal(error: impl std::error::Error) -> BuildError {
     tracing::error!(error = text, "the coordinator's own storage failed");
     let full = text.contains("o space left") || text.contains("no space is left");
     if full {
-        BuildError::new(Code::ResourceExhausted, "no space is left on the coordinator's disk; free some and build again")
+        BuildError::new(
+            Code::ResourceExhausted,
+            "no space is left on the coordinator's disk; free some and build again",
+        )
     } else {
-        BuildError::new(Code::Internal, "the coordinator could not read or write its own storage; see its log")
+        BuildError::new(
+            Code::Internal,
+            "the coordinator could not read or write its own storage; see its log",
+        )
     }
 }
 

@@ -12,7 +12,9 @@ use super::internal_step::{internal_step, shown};
 use super::sources::registry_error;
 use super::state::BuildState;
 use crate::backend::{Build, BuildError, ExporterSpec, Solved};
-use crate::export::{Export, ExportError, ExportProgress, ExportRequest, PlatformImage, SessionSink};
+use crate::export::{
+    Export, ExportError, ExportProgress, ExportRequest, PlatformImage, SessionSink,
+};
 use crate::layers::ExportLayers;
 use crate::progress::StatusUpdate;
 
@@ -37,7 +39,10 @@ impl Engine {
         let (images, multi_platform) = self.images(build, state, solved).await?;
         let mut response = BTreeMap::new();
         for (index, export) in exports {
-            response.extend(self.export_one(build, state, &images, multi_platform, index, &export).await?);
+            response.extend(
+                self.export_one(build, state, &images, multi_platform, index, &export)
+                    .await?,
+            );
         }
         Ok(response)
     }
@@ -52,13 +57,19 @@ impl Engine {
         export: &Export,
     ) -> Result<BTreeMap<String, String>, BuildError> {
         let name = export.name();
-        let progress = StepProgress { build: build.clone(), step: internal_step(build, &name) };
+        let progress = StepProgress {
+            build: build.clone(),
+            step: internal_step(build, &name),
+        };
         let sink = SessionSink::new(build.session.clone(), index);
         let work = async {
             let request = ExportRequest {
                 images,
                 multi_platform,
-                layers: Arc::new(ExportLayers::new(self.layers.clone(), state.registry.clone())),
+                layers: Arc::new(ExportLayers::new(
+                    self.layers.clone(),
+                    state.registry.clone(),
+                )),
                 registry: &state.registry,
                 client: &sink,
                 progress: &progress,
@@ -78,7 +89,9 @@ fn export_error(error: ExportError) -> BuildError {
             let error = registry_error(error);
             error.context("failed to push")
         }
-        ExportError::Attribute { .. } | ExportError::Refused(_) => BuildError::invalid(error.to_string()),
+        ExportError::Attribute { .. } | ExportError::Refused(_) => {
+            BuildError::invalid(error.to_string())
+        }
         ExportError::Layer { .. } => BuildError::new(Code::Internal, error.to_string()),
         ExportError::Client(_) => BuildError::failed(error.to_string()),
     }

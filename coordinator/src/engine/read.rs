@@ -37,16 +37,32 @@ impl Engine {
         let file = file.to_owned();
         let read = move || {
             let (entry, toc) = find(&tree, &file, Follow::All)?;
-            let range = range.unwrap_or(ByteRange { offset: 0, length: 0 });
-            let length = if range.length == 0 { MOST } else { range.length.min(MOST) };
+            let range = range.unwrap_or(ByteRange {
+                offset: 0,
+                length: 0,
+            });
+            let length = if range.length == 0 {
+                MOST
+            } else {
+                range.length.min(MOST)
+            };
             let mut reader = FileReader::of_entry(source.as_ref(), &toc, &entry)
                 .ok_or_else(|| BuildError::failed(format!("read {file}: is a directory")))?;
             let mut bytes = Vec::new();
-            std::io::copy(&mut reader.by_ref().take(range.offset), &mut std::io::sink()).map_err(internal)?;
-            reader.take(length).read_to_end(&mut bytes).map_err(internal)?;
+            std::io::copy(
+                &mut reader.by_ref().take(range.offset),
+                &mut std::io::sink(),
+            )
+            .map_err(internal)?;
+            reader
+                .take(length)
+                .read_to_end(&mut bytes)
+                .map_err(internal)?;
             Ok(bytes)
         };
-        tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+        tokio::task::spawn_blocking(read)
+            .await
+            .expect("reading does not panic")
     }
 
     pub(super) async fn list_path(
@@ -68,7 +84,12 @@ impl Engine {
         Ok(stats)
     }
 
-    pub(super) async fn stat_path(&self, build: &Arc<Build>, chain: &Chain, file: &str) -> Result<Stat, BuildError> {
+    pub(super) async fn stat_path(
+        &self,
+        build: &Arc<Build>,
+        chain: &Chain,
+        file: &str,
+    ) -> Result<Stat, BuildError> {
         let (tree, _) = self.look_into(build, chain).await?;
         let (entry, _) = find(&tree, file, Follow::Parents)?;
         Ok(stat(&entry, path::file_name(&path::clean(file.as_bytes()))))
@@ -80,14 +101,18 @@ impl Engine {
         chain: &Chain,
     ) -> Result<(Tree, Arc<dyn ExtentSource>), BuildError> {
         let layers = ExportLayers::new(self.layers.clone(), self.state(build).registry.clone());
-        let (toc, _) = layers.tree(&chain.0).await.map_err(|error| BuildError::failed(error.to_string()))?;
+        let (toc, _) = layers
+            .tree(&chain.0)
+            .await
+            .map_err(|error| BuildError::failed(error.to_string()))?;
         Ok((Tree::merge(&[toc]), Arc::new(self.layers.flats().clone())))
     }
 }
 
 fn resolve(tree: &Tree, file: &str, follow: Follow) -> Result<Vec<u8>, BuildError> {
     let clean = path::clean(file.as_bytes());
-    tree.resolve(&clean, follow).map_err(|error| BuildError::not_found(format!("{file}: {error}")))
+    tree.resolve(&clean, follow)
+        .map_err(|error| BuildError::not_found(format!("{file}: {error}")))
 }
 
 fn find(tree: &Tree, file: &str, follow: Follow) -> Result<(Entry, Toc), BuildError> {
@@ -95,7 +120,10 @@ fn find(tree: &Tree, file: &str, follow: Follow) -> Result<(Entry, Toc), BuildEr
     let node = tree
         .get(&found)
         .ok_or_else(|| BuildError::not_found(format!("open {file}: no such file or directory")))?;
-    let toc = Toc { flats: node.flats.to_vec(), ..Toc::default() };
+    let toc = Toc {
+        flats: node.flats.to_vec(),
+        ..Toc::default()
+    };
     Ok((node.entry.clone(), toc))
 }
 
@@ -103,7 +131,9 @@ fn stat(entry: &Entry, name: &[u8]) -> Stat {
     let (kind, size, link, major, minor) = match &entry.kind {
         Kind::File { size, .. } => (0, *size, Vec::new(), 0, 0),
         Kind::Symlink { target } => (GO_SYMLINK, target.len() as u64, target.clone(), 0, 0),
-        Kind::CharDevice { major, minor } => (GO_DEVICE | GO_CHAR_DEVICE, 0, Vec::new(), *major, *minor),
+        Kind::CharDevice { major, minor } => {
+            (GO_DEVICE | GO_CHAR_DEVICE, 0, Vec::new(), *major, *minor)
+        }
         Kind::BlockDevice { major, minor } => (GO_DEVICE, 0, Vec::new(), *major, *minor),
         Kind::Fifo => (GO_FIFO, 0, Vec::new(), 0, 0),
         _ => (GO_DIR, 0, Vec::new(), 0, 0),
@@ -116,7 +146,11 @@ fn stat(entry: &Entry, name: &[u8]) -> Stat {
         uid: entry.uid,
         gid: entry.gid,
         size: i64::try_from(size).unwrap_or(i64::MAX),
-        mod_time: entry.mtime.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(entry.mtime.nanos)),
+        mod_time: entry
+            .mtime
+            .seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(entry.mtime.nanos)),
         linkname: String::from_utf8_lossy(&link).into_owned(),
         devmajor: i64::from(major),
         devminor: i64::from(minor),

@@ -27,7 +27,10 @@ impl Engine {
         step: &Step,
     ) -> Result<Chain, BuildError> {
         let Some(pb::op::Op::Source(source)) = &step.op.op else {
-            return Err(BuildError::new(Code::Internal, "a step that is no source was taken for one"));
+            return Err(BuildError::new(
+                Code::Internal,
+                "a step that is no source was taken for one",
+            ));
         };
         build.progress.started(step.digest.0, SystemTime::now());
         let outcome = if let Some(reference) = source.identifier.strip_prefix("docker-image://") {
@@ -35,11 +38,16 @@ impl Engine {
         } else if let Some(name) = source.identifier.strip_prefix("local://") {
             self.local_source(build, step, name, &source.attrs).await
         } else {
-            Err(BuildError::invalid(format!("source {:?} is not supported", source.identifier)))
+            Err(BuildError::invalid(format!(
+                "source {:?} is not supported",
+                source.identifier
+            )))
         };
         match &outcome {
             Ok(_) => build.progress.completed(step.digest.0, SystemTime::now()),
-            Err(error) => build.progress.failed(step.digest.0, &error.message, SystemTime::now()),
+            Err(error) => build
+                .progress
+                .failed(step.digest.0, &error.message, SystemTime::now()),
         }
         outcome.map_err(|error| error.at_step(step.digest))
     }
@@ -51,7 +59,10 @@ impl Engine {
         step: &Step,
         reference: &str,
     ) -> Result<Chain, BuildError> {
-        let platform = step.platform.clone().unwrap_or_else(|| self.build_platform.clone());
+        let platform = step
+            .platform
+            .clone()
+            .unwrap_or_else(|| self.build_platform.clone());
         let at = SystemTime::now();
         let status = |completed| StatusUpdate {
             id: format!("resolve {reference}"),
@@ -61,8 +72,18 @@ impl Engine {
         };
         build.progress.status(step.digest.0, status(None), at);
         let image = self.resolve(state, reference, &platform).await?;
-        build.progress.status(step.digest.0, status(Some(SystemTime::now())), SystemTime::now());
-        Ok(Chain(image.layers.iter().map(|layer| LayerId(layer.diff_id)).collect()))
+        build.progress.status(
+            step.digest.0,
+            status(Some(SystemTime::now())),
+            SystemTime::now(),
+        );
+        Ok(Chain(
+            image
+                .layers
+                .iter()
+                .map(|layer| LayerId(layer.diff_id))
+                .collect(),
+        ))
     }
 
     /// Looks an image up and records its layers, once per build.
@@ -75,10 +96,16 @@ impl Engine {
         if let Some(image) = state.image(reference, platform) {
             return Ok(image);
         }
-        let parsed: Reference = reference
-            .parse()
-            .map_err(|error| BuildError::invalid(format!("{reference:?} is not an image reference: {error}")))?;
-        let image = Arc::new(state.registry.resolve(&parsed, platform).await.map_err(registry_error)?);
+        let parsed: Reference = reference.parse().map_err(|error| {
+            BuildError::invalid(format!("{reference:?} is not an image reference: {error}"))
+        })?;
+        let image = Arc::new(
+            state
+                .registry
+                .resolve(&parsed, platform)
+                .await
+                .map_err(registry_error)?,
+        );
         let layers: Vec<ImageLayer> = image
             .layers
             .iter()
@@ -93,7 +120,10 @@ impl Engine {
             registry: image.reference.registry.clone(),
             repository: image.reference.repository.clone(),
         };
-        self.layers.put_image(&layers, &source, super::now()).await.map_err(super::internal)?;
+        self.layers
+            .put_image(&layers, &source, super::now())
+            .await
+            .map_err(super::internal)?;
         state.set_image(reference, platform, image.clone());
         state.set_image(&image.reference.to_string(), platform, image.clone());
         Ok(image)
@@ -109,11 +139,16 @@ impl Engine {
         let list = |key: &str| -> Result<Vec<String>, BuildError> {
             match attrs.get(key) {
                 None => Ok(Vec::new()),
-                Some(text) => serde_json::from_str(text)
-                    .map_err(|_| BuildError::invalid(format!("{key} of local source {name:?} is not a JSON list"))),
+                Some(text) => serde_json::from_str(text).map_err(|_| {
+                    BuildError::invalid(format!(
+                        "{key} of local source {name:?} is not a JSON list"
+                    ))
+                }),
             }
         };
-        let hint = attrs.get("local.sharedkeyhint").map_or(name, String::as_str);
+        let hint = attrs
+            .get("local.sharedkeyhint")
+            .map_or(name, String::as_str);
         let key = format!("{}\0{hint}\0{name}", build.session.shared_key());
         let digest = step.digest.0;
         let progress = build.progress.clone();
@@ -140,7 +175,11 @@ impl Engine {
         let synced = build.session.sync_dir(request, self.pack()?).await?;
         let toc = Arc::new(synced.toc);
         self.contexts.put(key, toc.clone());
-        let layer = self.layers.put_own(toc, super::now()).await.map_err(super::internal)?;
+        let layer = self
+            .layers
+            .put_own(toc, super::now())
+            .await
+            .map_err(super::internal)?;
         Ok(Chain(vec![layer]))
     }
 }
@@ -149,10 +188,12 @@ impl Engine {
 pub(super) fn registry_error(error: RegistryError) -> BuildError {
     let code = match &error {
         RegistryError::NotFound { .. } | RegistryError::NoSuchPlatform { .. } => Code::NotFound,
-        RegistryError::Unauthorized { .. } | RegistryError::Credentials { .. } => Code::PermissionDenied,
-        RegistryError::Unreachable { .. } | RegistryError::TimedOut { .. } | RegistryError::Interrupted { .. } => {
-            Code::Unavailable
+        RegistryError::Unauthorized { .. } | RegistryError::Credentials { .. } => {
+            Code::PermissionDenied
         }
+        RegistryError::Unreachable { .. }
+        | RegistryError::TimedOut { .. }
+        | RegistryError::Interrupted { .. } => Code::Unavailable,
         _ => Code::Unknown,
     };
     BuildError::new(code, error.to_string())

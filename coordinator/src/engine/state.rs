@@ -50,7 +50,9 @@ impl BuildState {
     }
 
     pub(super) fn image(&self, reference: &str, platform: &Platform) -> Option<Arc<Resolved>> {
-        lock(&self.images).get(&(reference.to_owned(), platform.clone())).cloned()
+        lock(&self.images)
+            .get(&(reference.to_owned(), platform.clone()))
+            .cloned()
     }
 
     pub(super) fn set_image(&self, reference: &str, platform: &Platform, image: Arc<Resolved>) {

@@ -15,6 +15,9 @@ pub(super) struct KnownTocs(pub(super) Arc<LayerStore>);
 #[async_trait]
 impl Tocs for KnownTocs {
     async fn toc(&self, layer: LayerId) -> Result<Option<Arc<Toc>>, TocsError> {
-        self.0.toc(layer).await.map_err(|error| TocsError::Failed { layer, source: Box::new(error) })
+        self.0.toc(layer).await.map_err(|error| TocsError::Failed {
+            layer,
+            source: Box::new(error),
+        })
     }
 }

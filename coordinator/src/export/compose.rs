@@ -4,14 +4,14 @@ use buildyard_image::{
     Compression, CompressionKind, Descriptor, DescriptorPlatform, Index, LayerRecord, Manifest,
     MediaTypes, assemble_config, to_flavour,
 };
-use buildyard_model::Platform;
+use buildyard_model::{LayerId, Platform};
 use buildyard_registry::Reference;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::annotations::Annotations;
 use super::attributes::Attributes;
-use super::{ExportError, ExportRequest, ImageLayer, LayerBlob, PlatformImage};
+use super::{ExportError, ExportRequest, LayerBlob, PlatformImage};
 
 /// How many layers are made ready at one time.
 const MAX_LAYERS_AT_ONCE: usize = 8;
@@ -24,6 +24,7 @@ pub(super) struct ImageOptions {
     compression: Compression,
     force: bool,
     annotations: Annotations,
+    /// RFC 3339.
     epoch: Option<String>,
 }
 
@@ -80,7 +81,7 @@ impl ImageOptions {
             compression,
             force,
             annotations,
-            epoch: attributes.epoch()?,
+            epoch: attributes.epoch()?.map(|time| time.to_string()),
         })
     }
 
@@ -118,21 +119,21 @@ impl ImageOptions {
         &self,
         request: &ExportRequest<'_>,
     ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
-        let all: Vec<&ImageLayer> = request
-            .images
-            .iter()
-            .flat_map(|image| &image.layers)
+        let images = request.images.iter();
+        let all: Vec<LayerId> = images
+            .flat_map(|image| image.layers.iter().map(|layer| layer.layer))
             .collect();
-        let described = stream::iter(all).map(|layer| async {
-            let mut blob = request
-                .layers
-                .describe(layer.layer, self.compression, self.force)
-                .await?;
-            let media_type = to_flavour(&blob.descriptor.media_type, self.types);
-            // Annotations of a layer where it came from are not this image's.
-            blob.descriptor =
-                Descriptor::new(media_type, blob.descriptor.digest, blob.descriptor.size);
-            Ok::<_, ExportError>(blob)
+        let (compression, force, types) = (self.compression, self.force, self.types);
+        let described = stream::iter(all).map(|layer| {
+            let layers = request.layers.clone();
+            async move {
+                let mut blob = layers.describe(layer, compression, force).await?;
+                let media_type = to_flavour(&blob.descriptor.media_type, types);
+                // Annotations of a layer where it came from are not this image's.
+                blob.descriptor =
+                    Descriptor::new(media_type, blob.descriptor.digest, blob.descriptor.size);
+                Ok::<_, ExportError>(blob)
+            }
         });
         let described: Vec<LayerBlob> =
             described.buffered(MAX_LAYERS_AT_ONCE).try_collect().await?;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use buildyard_image::{Descriptor, MediaTypes};
-use buildyard_registry::{BlobSource, BlobStream, Reference, Registry};
+use buildyard_registry::{BlobSource, BlobStream, Reference, Registry, RegistryError};
+use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::attributes::Attributes;
@@ -203,19 +204,24 @@ impl Push<'_> {
                     source: Box::new(config.bytes.clone()),
                 });
         }
-        let pushes = stream::iter(blobs.into_values()).map(|blob| async move {
-            let pushed = self.registry.push_blob(
-                repository,
-                blob.descriptor,
-                blob.origin,
-                blob.source.as_ref(),
-            );
-            pushed.await.map(drop)
-        });
-        Ok(pushes
+        // Boxed here, not in the stream: a closure in the stream's type keeps the future from being `Send`.
+        let pushes: Vec<_> = blobs
+            .into_values()
+            .map(|blob| self.push_blob(repository, blob).boxed())
+            .collect();
+        Ok(stream::iter(pushes)
             .buffer_unordered(MAX_BLOBS_AT_ONCE)
             .try_collect::<()>()
             .await?)
+    }
+
+    async fn push_blob(&self, repository: &Reference, blob: Blob<'_>) -> Result<(), RegistryError> {
+        let (descriptor, origin) = (blob.descriptor, blob.origin);
+        let source = blob.source.as_ref();
+        self.registry
+            .push_blob(repository, descriptor, origin, source)
+            .await
+            .map(drop)
     }
 
     /// Manifests by their digests, then what the name stands for.

@@ -80,6 +80,3 @@ impl Export {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

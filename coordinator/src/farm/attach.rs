@@ -28,26 +28,33 @@ pub(super) async fn attach(
     let first = tokio::time::timeout(REGISTER_WITHIN, messages.message())
         .await
         .map_err(|_| Status::deadline_exceeded("the worker did not register in time"))??;
-    let Some(from_worker::Event::Register(register)) = first.and_then(|message| message.event) else {
-        return Err(Status::invalid_argument("a worker's first message must register it"));
+    let Some(from_worker::Event::Register(register)) = first.and_then(|message| message.event)
+    else {
+        return Err(Status::invalid_argument(
+            "a worker's first message must register it",
+        ));
     };
     let offer = Offer::decode(&register)?;
     let line = farm.workers.connect(offer.clone(), &register.session)?;
     if line.replaced {
-        farm.worker_lost(&offer.id, "its process was started anew").await.map_err(internal)?;
+        farm.worker_lost(&offer.id, "its process was started anew")
+            .await
+            .map_err(internal)?;
     }
     let record = record(&offer);
     farm.store.put_worker(&record).await.map_err(internal)?;
     farm.note_known(record);
     let registered = welcome(farm, &offer, &register, &line).await?;
-    farm.workers.order(&offer.id, to_worker::Order::Registered(registered));
+    farm.workers
+        .order(&offer.id, to_worker::Order::Registered(registered));
     tracing::info!(
         worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
         resumed = line.resumed, "a worker is connected"
     );
     farm.schedule(dispatch::Input::Joined(offer.clone()));
     farm.changed.notify_waiters();
-    farm.tasks.spawn(serve(farm.clone(), offer.id, line.number, messages));
+    farm.tasks
+        .spawn(serve(farm.clone(), offer.id, line.number, messages));
     Ok(ReceiverStream::new(line.orders))
 }
 
@@ -58,9 +65,22 @@ async fn welcome(
     register: &proto::Register,
     line: &Line,
 ) -> Result<proto::Registered, Status> {
-    let held = register.claims.iter().map(held_from).collect::<Result<Vec<_>, _>>()?;
-    let lost = farm.store.renew(&offer.id, &held, now(), farm.config.claim_ttl).await.map_err(internal)?;
-    let lost_jobs = register.jobs.iter().filter(|job| farm.job(&JobId::new(job.as_str())).is_none()).cloned().collect();
+    let held = register
+        .claims
+        .iter()
+        .map(held_from)
+        .collect::<Result<Vec<_>, _>>()?;
+    let lost = farm
+        .store
+        .renew(&offer.id, &held, now(), farm.config.claim_ttl)
+        .await
+        .map_err(internal)?;
+    let lost_jobs = register
+        .jobs
+        .iter()
+        .filter(|job| farm.job(&JobId::new(job.as_str())).is_none())
+        .cloned()
+        .collect();
     if line.resumed {
         replan_forgotten_jobs(farm, &offer.id, &register.jobs);
     }
@@ -73,13 +93,21 @@ async fn welcome(
 
 /// Jobs that this worker should have but does not show: it never got the order, or their end was lost on the way.
 fn replan_forgotten_jobs(farm: &Farm, worker: &WorkerId, shown: &[String]) {
-    let jobs: Vec<_> = farm.lock_jobs().values().filter(|job| job.is_on(worker)).cloned().collect();
+    let jobs: Vec<_> = farm
+        .lock_jobs()
+        .values()
+        .filter(|job| job.is_on(worker))
+        .cloned()
+        .collect();
     for job in jobs {
         if !shown.iter().any(|id| id == job.request.id.as_str()) {
             farm.lock_jobs().remove(&job.request.id);
             farm.schedule(dispatch::Input::Ended(job.request.id.clone()));
             let reason = "the connection broke while the job was on its way".to_owned();
-            job.tell(super::JobEvent::WorkerLost { worker: worker.clone(), reason });
+            job.tell(super::JobEvent::WorkerLost {
+                worker: worker.clone(),
+                reason,
+            });
         }
     }
 }
@@ -88,14 +116,23 @@ fn record(offer: &Offer) -> WorkerRecord {
     WorkerRecord {
         id: offer.id.clone(),
         native: offer.native.clone(),
-        emulated: offer.emulated.iter().map(|(platform, _)| platform.clone()).collect(),
+        emulated: offer
+            .emulated
+            .iter()
+            .map(|(platform, _)| platform.clone())
+            .collect(),
         slots: offer.slots,
         seen: now(),
     }
 }
 
 /// Reads what the worker sends until the connection ends; then waits for it to come back, and gives it up.
-async fn serve(farm: Arc<Farm>, worker: WorkerId, line: u64, mut messages: Streaming<proto::FromWorker>) {
+async fn serve(
+    farm: Arc<Farm>,
+    worker: WorkerId,
+    line: u64,
+    mut messages: Streaming<proto::FromWorker>,
+) {
     let mut draining = false;
     let reason = loop {
         let message = tokio::select! {
@@ -133,16 +170,34 @@ async fn serve(farm: Arc<Farm>, worker: WorkerId, line: u64, mut messages: Strea
     }
 }
 
-async fn handle(farm: &Arc<Farm>, worker: &WorkerId, event: from_worker::Event) -> Result<(), Status> {
+async fn handle(
+    farm: &Arc<Farm>,
+    worker: &WorkerId,
+    event: from_worker::Event,
+) -> Result<(), Status> {
     match event {
-        from_worker::Event::Register(_) => Err(Status::invalid_argument("the worker is registered already")),
+        from_worker::Event::Register(_) => {
+            Err(Status::invalid_argument("the worker is registered already"))
+        }
         from_worker::Event::Heartbeat(heartbeat) => {
-            let held = heartbeat.claims.iter().map(held_from).collect::<Result<Vec<_>, _>>()?;
-            let lost = farm.store.renew(worker, &held, now(), farm.config.claim_ttl).await.map_err(internal)?;
+            let held = heartbeat
+                .claims
+                .iter()
+                .map(held_from)
+                .collect::<Result<Vec<_>, _>>()?;
+            let lost = farm
+                .store
+                .renew(worker, &held, now(), farm.config.claim_ttl)
+                .await
+                .map_err(internal)?;
             for claim in lost {
                 let reason = "the claim was given to another worker".to_owned();
-                let order = proto::StopStep { claim: Some(held_to(&claim)), reason };
-                farm.workers.order(worker, to_worker::Order::StopStep(order));
+                let order = proto::StopStep {
+                    claim: Some(held_to(&claim)),
+                    reason,
+                };
+                farm.workers
+                    .order(worker, to_worker::Order::StopStep(order));
             }
             Ok(())
         }

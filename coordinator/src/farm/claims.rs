@@ -46,7 +46,10 @@ struct Audience {
 
 impl Run {
     /// Joins those who wait. Returns the events so far and the way to hear of the end.
-    pub(super) fn watch(&self, by: JobStep) -> (Vec<proto::StepEvent>, watch::Receiver<Option<RunEnd>>) {
+    pub(super) fn watch(
+        &self,
+        by: JobStep,
+    ) -> (Vec<proto::StepEvent>, watch::Receiver<Option<RunEnd>>) {
         let mut audience = self.audience();
         let backlog = if audience.watchers.contains(&by) || by == self.owner {
             Vec::new()
@@ -77,7 +80,9 @@ impl Run {
     }
 
     fn audience(&self) -> MutexGuard<'_, Audience> {
-        self.audience.lock().expect("nobody panics while holding it")
+        self.audience
+            .lock()
+            .expect("nobody panics while holding it")
     }
 }
 
@@ -89,9 +94,18 @@ pub(super) struct Claims {
 
 impl Claims {
     /// A claim was given.
-    pub(super) fn begin(&self, claim: ClaimKey, generation: Generation, owner: JobStep, worker: WorkerId) {
+    pub(super) fn begin(
+        &self,
+        claim: ClaimKey,
+        generation: Generation,
+        owner: JobStep,
+        worker: WorkerId,
+    ) {
         let run = Run {
-            held: HeldClaim { claim: claim.clone(), generation },
+            held: HeldClaim {
+                claim: claim.clone(),
+                generation,
+            },
             owner,
             worker,
             end: watch::Sender::new(None),
@@ -109,13 +123,24 @@ impl Claims {
 
     /// The run that a job's step owns.
     pub(super) fn owned_by(&self, owner: &JobStep) -> Option<Arc<Run>> {
-        self.lock().values().find(|run| run.owner == *owner).cloned()
+        self.lock()
+            .values()
+            .find(|run| run.owner == *owner)
+            .cloned()
+    }
+
+    /// How many steps run on a worker.
+    pub(super) fn running_on(&self, worker: &WorkerId) -> u32 {
+        let runs = self.lock();
+        u32::try_from(runs.values().filter(|run| run.worker == *worker).count()).unwrap_or(u32::MAX)
     }
 
     /// A run ended; wakes those who wait. Ends of a generation that is not the present one are ignored.
     pub(super) fn end(&self, held: &HeldClaim, end: RunEnd) {
         let mut runs = self.lock();
-        if runs.get(&held.claim).is_some_and(|run| run.held.generation == held.generation)
+        if runs
+            .get(&held.claim)
+            .is_some_and(|run| run.held.generation == held.generation)
             && let Some(run) = runs.remove(&held.claim)
         {
             run.end.send_replace(Some(end));

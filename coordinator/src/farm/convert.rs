@@ -26,20 +26,33 @@ pub(super) fn held_to(held: &HeldClaim) -> proto::HeldClaim {
     proto::HeldClaim {
         key: held.claim.key.to_string(),
         scope: held.claim.scope.to_string(),
-        only_build: held.claim.only_for.as_ref().map(ToString::to_string).unwrap_or_default(),
+        only_build: held
+            .claim
+            .only_for
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         generation: held.generation.0,
     }
 }
 
 /// Chains as their message.
 pub fn result_to(chains: &[Chain]) -> proto::StepResult {
-    let chain = |chain: &Chain| proto::Chain { layers: chain.0.iter().map(ToString::to_string).collect() };
-    proto::StepResult { outputs: chains.iter().map(chain).collect() }
+    let chain = |chain: &Chain| proto::Chain {
+        layers: chain.0.iter().map(ToString::to_string).collect(),
+    };
+    proto::StepResult {
+        outputs: chains.iter().map(chain).collect(),
+    }
 }
 
 pub(super) fn result_from(result: &proto::StepResult) -> Result<Vec<Chain>, Status> {
     let chain = |chain: &proto::Chain| {
-        let layers = chain.layers.iter().map(|layer| layer.parse()).collect::<Result<_, _>>();
+        let layers = chain
+            .layers
+            .iter()
+            .map(|layer| layer.parse())
+            .collect::<Result<_, _>>();
         layers.map(Chain).map_err(malformed("layer id"))
     };
     result.outputs.iter().map(chain).collect()
@@ -47,5 +60,9 @@ pub(super) fn result_from(result: &proto::StepResult) -> Result<Vec<Chain>, Stat
 
 /// The chains of a recorded result; an output that the step does not have is never asked for.
 pub fn chains_of(result: &buildyard_store::StepResult) -> Vec<Chain> {
-    result.outputs.iter().map(|chain| chain.clone().unwrap_or_default()).collect()
+    result
+        .outputs
+        .iter()
+        .map(|chain| chain.clone().unwrap_or_default())
+        .collect()
 }

@@ -31,12 +31,19 @@ pub(super) enum Input {
 
 /// Runs until the farm ends.
 pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Input>) {
-    let config = Config { away_grace: farm.config.away_grace, coordinator_runs: false, ..Config::default() };
+    let config = Config {
+        away_grace: farm.config.away_grace,
+        coordinator_runs: false,
+        ..Config::default()
+    };
     let mut state = State::new(config);
     let mut queued: HashMap<JobId, Arc<Job>> = HashMap::new();
     loop {
         let now = Instant::now();
-        let wake = state.next_wake(now).unwrap_or(now + Duration::from_secs(1)).max(now + Duration::from_millis(1));
+        let wake = state
+            .next_wake(now)
+            .unwrap_or(now + Duration::from_secs(1))
+            .max(now + Duration::from_millis(1));
         let input = tokio::select! {
             input = inputs.recv() => input,
             () = tokio::time::sleep_until(wake.into()) => None,
@@ -64,7 +71,11 @@ fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
             worker: WorkerInfo {
                 id: offer.id,
                 native: offer.native,
-                emulated: offer.emulated.into_iter().map(|(platform, _)| platform).collect(),
+                emulated: offer
+                    .emulated
+                    .into_iter()
+                    .map(|(platform, _)| platform)
+                    .collect(),
                 slots: offer.slots.saturating_mul(JOBS_PER_SLOT),
             },
             running: Vec::new(),
@@ -86,7 +97,12 @@ fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
         }
         Input::Ended(job) => {
             let known = queued.remove(&job);
-            let worker = known.and_then(|job| job.worker.lock().expect("nobody panics while holding it").clone());
+            let worker = known.and_then(|job| {
+                job.worker
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .clone()
+            });
             match worker {
                 Some(worker) => Event::JobFinished { job, worker },
                 None => Event::JobCancelled(job),
@@ -97,10 +113,22 @@ fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
 
 fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decision) {
     match decision {
-        Decision::Assign { job, worker, emulated } | Decision::Resume { job, worker, emulated } => {
+        Decision::Assign {
+            job,
+            worker,
+            emulated,
+        }
+        | Decision::Resume {
+            job,
+            worker,
+            emulated,
+        } => {
             let Some(job) = queued.get(&job) else { return };
             job.assign(Some(worker.clone()));
-            job.tell(JobEvent::Assigned { worker: worker.clone(), emulated });
+            job.tell(JobEvent::Assigned {
+                worker: worker.clone(),
+                emulated,
+            });
             let order = to_worker::Order::StartJob(job.request.order.clone());
             if !farm.workers.order(&worker, order) {
                 let reason = "it did not take the job".to_owned();
@@ -112,12 +140,16 @@ fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decis
         Decision::Refuse { job, reason } => {
             farm.lock_jobs().remove(&job);
             if let Some(job) = queued.remove(&job) {
-                job.tell(JobEvent::Refused { reason: reason.to_string() });
+                job.tell(JobEvent::Refused {
+                    reason: reason.to_string(),
+                });
             }
         }
         Decision::StillWaiting { job, position, why } => {
             if let Some(job) = queued.get(&job) {
-                job.tell(JobEvent::Waiting { reason: format!("{why} (place {position} in the queue)") });
+                job.tell(JobEvent::Waiting {
+                    reason: format!("{why} (place {position} in the queue)"),
+                });
             }
         }
         // Jobs of lost workers are planned anew by their builds, never by the scheduler; and a worker that is told to stop

@@ -23,22 +23,40 @@ pub(super) async fn get_layers(
     request: proto::GetLayersRequest,
 ) -> Result<proto::GetLayersReply, Status> {
     if request.layers.len() > LAYERS_AT_ONCE {
-        return Err(Status::invalid_argument(format!("at most {LAYERS_AT_ONCE} layers can be asked for at once")));
+        return Err(Status::invalid_argument(format!(
+            "at most {LAYERS_AT_ONCE} layers can be asked for at once"
+        )));
     }
-    let ids: Vec<LayerId> =
-        request.layers.iter().map(|id| id.parse().map_err(malformed("layer id"))).collect::<Result<_, _>>()?;
+    let ids: Vec<LayerId> = request
+        .layers
+        .iter()
+        .map(|id| id.parse().map_err(malformed("layer id")))
+        .collect::<Result<_, _>>()?;
     let records = farm.store.layers(&ids).await.map_err(internal)?;
     let mut layers = Vec::with_capacity(ids.len());
     for (id, record) in ids.iter().zip(records) {
-        let mut info = proto::LayerInfo { id: id.to_string(), known: record.is_some(), ..Default::default() };
+        let mut info = proto::LayerInfo {
+            id: id.to_string(),
+            known: record.is_some(),
+            ..Default::default()
+        };
         if let Some(record) = record {
-            info.toc = farm.layers.toc_bytes(&record).await.map_err(internal)?.unwrap_or_default();
+            info.toc = farm
+                .layers
+                .toc_bytes(&record)
+                .await
+                .map_err(internal)?
+                .unwrap_or_default();
             info.pulled = record.pulled.map(|pulled| proto::PulledLayer {
                 diff_id: id.to_string(),
                 digest: pulled.blob.to_string(),
                 size: pulled.size,
                 media_type: pulled.media_type,
-                sources: pulled.sources.iter().map(|s| format!("{}/{}", s.registry, s.repository)).collect(),
+                sources: pulled
+                    .sources
+                    .iter()
+                    .map(|s| format!("{}/{}", s.registry, s.repository))
+                    .collect(),
             });
         }
         layers.push(info);
@@ -63,21 +81,37 @@ pub(super) async fn read(
     farm: &Farm,
     request: proto::ReadFlatRequest,
 ) -> Result<impl Stream<Item = Result<proto::FlatChunk, Status>> + Send + use<>, Status> {
-    let flat: FlatId = request.flat.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+    let flat: FlatId = request
+        .flat
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let layer: LayerId = request.layer.parse().map_err(malformed("layer id"))?;
     if request.ranges.len() % 2 != 0 {
-        return Err(Status::invalid_argument("ranges are pairs of offset and length"));
+        return Err(Status::invalid_argument(
+            "ranges are pairs of offset and length",
+        ));
     }
-    let ranges: Vec<_> =
-        request.ranges.chunks_exact(2).map(|pair| pair[0]..pair[0].saturating_add(pair[1])).collect();
+    let ranges: Vec<_> = request
+        .ranges
+        .chunks_exact(2)
+        .map(|pair| pair[0]..pair[0].saturating_add(pair[1]))
+        .collect();
     let deadline = tokio::time::Instant::now() + PUBLISHED_WITHIN;
     loop {
         let changed = farm.changed.notified();
-        if farm.layers.flats().missing(flat, &ranges).map_err(internal)?.is_empty() {
+        if farm
+            .layers
+            .flats()
+            .missing(flat, &ranges)
+            .map_err(internal)?
+            .is_empty()
+        {
             break;
         }
         if !farm.layers.is_expected(layer).await.map_err(internal)? {
-            return Err(Status::not_found(format!("flat file {flat} is not in the shared store")));
+            return Err(Status::not_found(format!(
+                "flat file {flat} is not in the shared store"
+            )));
         }
         if tokio::time::timeout_at(deadline, async {
             tokio::select! {
@@ -88,13 +122,18 @@ pub(super) async fn read(
         .await
         .is_err()
         {
-            return Err(Status::deadline_exceeded(format!("flat file {flat} was not published in time")));
+            return Err(Status::deadline_exceeded(format!(
+                "flat file {flat} was not published in time"
+            )));
         }
     }
     let chunks = farm.layers.read_chunks(flat, ranges);
     Ok(chunks.map(|chunk| {
         let (offset, data) = chunk.map_err(internal)?;
-        Ok(proto::FlatChunk { offset, data: data.into() })
+        Ok(proto::FlatChunk {
+            offset,
+            data: data.into(),
+        })
     }))
 }
 
@@ -104,11 +143,22 @@ pub(super) async fn write(
     worker: &Offer,
     mut messages: Streaming<proto::WriteFlatRequest>,
 ) -> Result<(), Status> {
-    let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
-    let flat: FlatId = first.flat.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+    let first = messages
+        .message()
+        .await?
+        .ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
+    let flat: FlatId = first
+        .flat
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let layer: LayerId = first.layer.parse().map_err(malformed("layer id"))?;
     held_from(&first.claim.unwrap_or_default())?;
-    if !farm.layers.may_publish(layer, flat, &worker.id).await.map_err(internal)? {
+    if !farm
+        .layers
+        .may_publish(layer, flat, &worker.id)
+        .await
+        .map_err(internal)?
+    {
         return Err(Status::failed_precondition(format!(
             "layer {layer} of worker {} is not waiting for flat file {flat}",
             worker.id
@@ -117,9 +167,14 @@ pub(super) async fn write(
     let mut next = first.chunk;
     loop {
         if let Some(chunk) = next {
-            farm.layers.write_chunk(layer, flat, chunk.offset, chunk.data).await.map_err(|error| {
-                Status::invalid_argument(format!("flat file {flat} could not be taken: {error}"))
-            })?;
+            farm.layers
+                .write_chunk(layer, flat, chunk.offset, chunk.data)
+                .await
+                .map_err(|error| {
+                    Status::invalid_argument(format!(
+                        "flat file {flat} could not be taken: {error}"
+                    ))
+                })?;
         }
         match messages.next().await {
             Some(message) => next = message?.chunk,

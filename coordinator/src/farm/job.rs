@@ -84,7 +84,15 @@ impl Job {
             .iter()
             .filter_map(|step| Some((step.digest.parse().ok()?, step.ignore_cache)))
             .collect();
-        (Arc::new(Self { request, ignore_cache, worker: Mutex::new(None), events }), receiver)
+        (
+            Arc::new(Self {
+                request,
+                ignore_cache,
+                worker: Mutex::new(None),
+                events,
+            }),
+            receiver,
+        )
     }
 
     /// Tells the planner; it may have left.

@@ -97,7 +97,12 @@ impl Farm {
             workers: workers::Workers::default(),
             claims: claims::Claims::default(),
             jobs: Mutex::default(),
-            known: Mutex::new(known.iter().map(|record| (record.id.clone(), record.clone())).collect()),
+            known: Mutex::new(
+                known
+                    .iter()
+                    .map(|record| (record.id.clone(), record.clone()))
+                    .collect(),
+            ),
             dispatch,
             changed: Notify::new(),
             tasks: TaskTracker::new(),
@@ -124,11 +129,39 @@ impl Farm {
 
     /// Every worker that was ever here, connected or not, as it last registered.
     pub fn known(&self) -> Vec<WorkerRecord> {
-        self.known.lock().expect("nobody panics while holding it").values().cloned().collect()
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// How many steps run on a worker, as far as this process knows.
+    pub fn running_on(&self, worker: &WorkerId) -> u32 {
+        self.claims.running_on(worker)
+    }
+
+    /// How many jobs wait for a worker, and how many have one.
+    pub fn jobs(&self) -> (usize, usize) {
+        let jobs = self.lock_jobs();
+        let waiting = jobs
+            .values()
+            .filter(|job| {
+                job.worker
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .is_none()
+            })
+            .count();
+        (waiting, jobs.len() - waiting)
     }
 
     fn note_known(&self, record: WorkerRecord) {
-        self.known.lock().expect("nobody panics while holding it").insert(record.id.clone(), record);
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(record.id.clone(), record);
     }
 
     /// Queues a job.
@@ -141,12 +174,22 @@ impl Farm {
 
     /// A job is not wanted any more. Its steps that others wait for go on, the rest is stopped.
     pub fn cancel(&self, id: &JobId, reason: &str) {
-        let Some(job) = self.lock_jobs().remove(id) else { return };
+        let Some(job) = self.lock_jobs().remove(id) else {
+            return;
+        };
         self.schedule(dispatch::Input::Ended(id.clone()));
-        let worker = job.worker.lock().expect("nobody panics while holding it").clone();
+        let worker = job
+            .worker
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
         if let Some(worker) = worker {
-            let order = proto::CancelJob { job: id.to_string(), reason: reason.to_owned() };
-            self.workers.order(&worker, to_worker::Order::CancelJob(order));
+            let order = proto::CancelJob {
+                job: id.to_string(),
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&worker, to_worker::Order::CancelJob(order));
         }
         self.stop_unwanted(id, reason);
     }
@@ -154,32 +197,50 @@ impl Farm {
     /// Tells a job that an input which another job evaluates is known.
     pub fn step_known(&self, id: &JobId, known: proto::KnownResult) {
         let Some(job) = self.job(id) else { return };
-        let worker = job.worker.lock().expect("nobody panics while holding it").clone();
+        let worker = job
+            .worker
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
         if let Some(worker) = worker {
-            let order = proto::StepKnown { job: id.to_string(), step: known.step, result: known.result };
-            self.workers.order(&worker, to_worker::Order::StepKnown(order));
+            let order = proto::StepKnown {
+                job: id.to_string(),
+                step: known.step,
+                result: known.result,
+            };
+            self.workers
+                .order(&worker, to_worker::Order::StepKnown(order));
         }
     }
 
     /// Asks all workers to stop taking jobs and end.
     pub fn order_shutdown(&self, reason: &str) {
         for offer in self.workers.connected() {
-            let order = proto::Shutdown { reason: reason.to_owned() };
-            self.workers.order(&offer.id, to_worker::Order::Shutdown(order));
+            let order = proto::Shutdown {
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&offer.id, to_worker::Order::Shutdown(order));
         }
     }
 
     /// Stops the runs that nobody wants once `job` has left.
     fn stop_unwanted(&self, job: &JobId, reason: &str) {
         for run in self.claims.leave(job) {
-            let order = proto::StopStep { claim: Some(convert::held_to(&run.held)), reason: reason.to_owned() };
-            self.workers.order(&run.worker, to_worker::Order::StopStep(order));
+            let order = proto::StopStep {
+                claim: Some(convert::held_to(&run.held)),
+                reason: reason.to_owned(),
+            };
+            self.workers
+                .order(&run.worker, to_worker::Order::StopStep(order));
         }
     }
 
     /// A job came to its end on its worker.
     fn job_ended(&self, id: &JobId, failure: Option<proto::Failure>) {
-        let Some(job) = self.lock_jobs().remove(id) else { return };
+        let Some(job) = self.lock_jobs().remove(id) else {
+            return;
+        };
         self.schedule(dispatch::Input::Ended(id.clone()));
         let reason = "another step of the job failed";
         match failure {
@@ -202,12 +263,20 @@ impl Farm {
             tracing::warn!(worker_id = %worker, steps = ?unpublished, "finished steps went with the worker and are run again");
         }
         self.layers.forget_memory();
-        let jobs: Vec<_> = self.lock_jobs().values().filter(|job| job.is_on(worker)).cloned().collect();
+        let jobs: Vec<_> = self
+            .lock_jobs()
+            .values()
+            .filter(|job| job.is_on(worker))
+            .cloned()
+            .collect();
         for job in jobs {
             self.lock_jobs().remove(&job.request.id);
             self.schedule(dispatch::Input::Ended(job.request.id.clone()));
             self.claims.leave(&job.request.id);
-            job.tell(JobEvent::WorkerLost { worker: worker.clone(), reason: reason.to_owned() });
+            job.tell(JobEvent::WorkerLost {
+                worker: worker.clone(),
+                reason: reason.to_owned(),
+            });
         }
         self.schedule(dispatch::Input::Lost(worker.clone()));
         self.changed.notify_waiters();

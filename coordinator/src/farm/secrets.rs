@@ -17,7 +17,10 @@ pub(super) async fn secret(
 ) -> Result<proto::GetSecretReply, Status> {
     let job = job_of(farm, worker, &request.job)?;
     let data = job.request.host.secret(&request.id).await?;
-    Ok(proto::GetSecretReply { found: data.is_some(), data: data.unwrap_or_default().into() })
+    Ok(proto::GetSecretReply {
+        found: data.is_some(),
+        data: data.unwrap_or_default().into(),
+    })
 }
 
 pub(super) async fn credentials(
@@ -26,7 +29,12 @@ pub(super) async fn credentials(
     request: proto::GetCredentialsRequest,
 ) -> Result<proto::GetCredentialsReply, Status> {
     let job = job_of(farm, worker, &request.job)?;
-    let (username, secret) = job.request.host.credentials(&request.host).await?.unwrap_or_default();
+    let (username, secret) = job
+        .request
+        .host
+        .credentials(&request.host)
+        .await?
+        .unwrap_or_default();
     Ok(proto::GetCredentialsReply { username, secret })
 }
 
@@ -36,11 +44,15 @@ pub(super) async fn token(
     request: proto::GetTokenRequest,
 ) -> Result<proto::GetTokenReply, Status> {
     let job = job_of(farm, worker, &request.job)?;
-    Ok(proto::GetTokenReply { token: job.request.host.token(request).await? })
+    Ok(proto::GetTokenReply {
+        token: job.request.host.token(request).await?,
+    })
 }
 
 fn job_of(farm: &Farm, worker: &Offer, id: &str) -> Result<Arc<Job>, Status> {
     farm.job(&JobId::new(id))
         .filter(|job| job.is_on(&worker.id))
-        .ok_or_else(|| Status::permission_denied(format!("job {id} is not on worker {}", worker.id)))
+        .ok_or_else(|| {
+            Status::permission_denied(format!("job {id} is not on worker {}", worker.id))
+        })
 }

@@ -26,8 +26,12 @@ impl FarmService {
     }
 
     fn worker<T>(&self, request: &Request<T>) -> Result<Offer, Status> {
-        let session = request.metadata().get(SESSION_METADATA).and_then(|value| value.to_str().ok());
-        let session = session.ok_or_else(|| Status::unauthenticated("the call carries no worker session"))?;
+        let session = request
+            .metadata()
+            .get(SESSION_METADATA)
+            .and_then(|value| value.to_str().ok());
+        let session =
+            session.ok_or_else(|| Status::unauthenticated("the call carries no worker session"))?;
         self.0
             .workers
             .by_session(session)
@@ -44,13 +48,20 @@ impl FarmRpc for FarmService {
         &self,
         request: Request<Streaming<proto::FromWorker>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        Ok(Response::new(attach::attach(&self.0, request.into_inner()).await?))
+        Ok(Response::new(
+            attach::attach(&self.0, request.into_inner()).await?,
+        ))
     }
 
-    async fn claim(&self, request: Request<proto::ClaimRequest>) -> Result<Response<proto::ClaimReply>, Status> {
+    async fn claim(
+        &self,
+        request: Request<proto::ClaimRequest>,
+    ) -> Result<Response<proto::ClaimReply>, Status> {
         let worker = self.worker(&request)?;
         let answer = steps::claim(&self.0, &worker, request.into_inner()).await?;
-        Ok(Response::new(proto::ClaimReply { answer: Some(answer) }))
+        Ok(Response::new(proto::ClaimReply {
+            answer: Some(answer),
+        }))
     }
 
     async fn complete(
@@ -58,7 +69,9 @@ impl FarmRpc for FarmService {
         request: Request<proto::CompleteRequest>,
     ) -> Result<Response<proto::CompleteReply>, Status> {
         let worker = self.worker(&request)?;
-        Ok(Response::new(steps::complete(&self.0, &worker, request.into_inner()).await?))
+        Ok(Response::new(
+            steps::complete(&self.0, &worker, request.into_inner()).await?,
+        ))
     }
 
     async fn get_layers(
@@ -66,7 +79,9 @@ impl FarmRpc for FarmService {
         request: Request<proto::GetLayersRequest>,
     ) -> Result<Response<proto::GetLayersReply>, Status> {
         self.worker(&request)?;
-        Ok(Response::new(flats::get_layers(&self.0, request.into_inner()).await?))
+        Ok(Response::new(
+            flats::get_layers(&self.0, request.into_inner()).await?,
+        ))
     }
 
     async fn put_pulled_layer(
@@ -83,7 +98,9 @@ impl FarmRpc for FarmService {
         request: Request<proto::ReadFlatRequest>,
     ) -> Result<Response<Self::ReadFlatStream>, Status> {
         self.worker(&request)?;
-        Ok(Response::new(Box::pin(flats::read(&self.0, request.into_inner()).await?)))
+        Ok(Response::new(Box::pin(
+            flats::read(&self.0, request.into_inner()).await?,
+        )))
     }
 
     async fn write_flat(
@@ -100,7 +117,9 @@ impl FarmRpc for FarmService {
         request: Request<proto::GetSecretRequest>,
     ) -> Result<Response<proto::GetSecretReply>, Status> {
         let worker = self.worker(&request)?;
-        Ok(Response::new(secrets::secret(&self.0, &worker, request.into_inner()).await?))
+        Ok(Response::new(
+            secrets::secret(&self.0, &worker, request.into_inner()).await?,
+        ))
     }
 
     async fn get_credentials(
@@ -108,7 +127,9 @@ impl FarmRpc for FarmService {
         request: Request<proto::GetCredentialsRequest>,
     ) -> Result<Response<proto::GetCredentialsReply>, Status> {
         let worker = self.worker(&request)?;
-        Ok(Response::new(secrets::credentials(&self.0, &worker, request.into_inner()).await?))
+        Ok(Response::new(
+            secrets::credentials(&self.0, &worker, request.into_inner()).await?,
+        ))
     }
 
     async fn get_token(
@@ -116,6 +137,8 @@ impl FarmRpc for FarmService {
         request: Request<proto::GetTokenRequest>,
     ) -> Result<Response<proto::GetTokenReply>, Status> {
         let worker = self.worker(&request)?;
-        Ok(Response::new(secrets::token(&self.0, &worker, request.into_inner()).await?))
+        Ok(Response::new(
+            secrets::token(&self.0, &worker, request.into_inner()).await?,
+        ))
     }
 }

@@ -19,13 +19,19 @@ use super::{Farm, JobEvent, now};
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Passes an event of a step on to its build, and to the builds that wait for the same run.
-pub(super) fn event(farm: &Farm, worker: &WorkerId, event: &proto::StepEvent) -> Result<(), Status> {
+pub(super) fn event(
+    farm: &Farm,
+    worker: &WorkerId,
+    event: &proto::StepEvent,
+) -> Result<(), Status> {
     let step: StepDigest = event.step.parse().map_err(malformed("step"))?;
     let owner = (JobId::new(&event.job), step);
     if let Some(job) = farm.job(&owner.0) {
         job.request.host.step_event(step, worker.as_str(), event);
     }
-    let Some(run) = farm.claims.owned_by(&owner) else { return Ok(()) };
+    let Some(run) = farm.claims.owned_by(&owner) else {
+        return Ok(());
+    };
     if matches!(event.event, Some(step_event::Event::Ended(_))) {
         return Ok(());
     }
@@ -47,7 +53,10 @@ pub(super) async fn claim(
         .job(&JobId::new(&request.job))
         .ok_or_else(|| Status::cancelled(format!("job {} is not wanted any more", request.job)))?;
     let step: StepDigest = request.step.parse().map_err(malformed("step"))?;
-    let ignore_cache = *job.ignore_cache.get(&step).ok_or_else(|| Status::invalid_argument("the step is not in the job"))?;
+    let ignore_cache = *job
+        .ignore_cache
+        .get(&step)
+        .ok_or_else(|| Status::invalid_argument("the step is not in the job"))?;
     let claim = ClaimKey {
         key: request.key.parse().map_err(malformed("key"))?,
         scope: job.request.scope.clone(),
@@ -61,20 +70,39 @@ pub(super) async fn claim(
     };
     loop {
         // Joined before the store is asked: an end in between is not missed.
-        let waiting = farm.claims.get(&claim).map(|run| run.watch((by.job.clone(), step)));
-        match farm.store.claim_step(&claim, &by, now(), farm.config.claim_ttl).await.map_err(internal)? {
+        let waiting = farm
+            .claims
+            .get(&claim)
+            .map(|run| run.watch((by.job.clone(), step)));
+        match farm
+            .store
+            .claim_step(&claim, &by, now(), farm.config.claim_ttl)
+            .await
+            .map_err(internal)?
+        {
             Claim::Run { generation } => {
-                farm.claims.begin(claim.clone(), generation, (by.job.clone(), step), worker.id.clone());
+                farm.claims.begin(
+                    claim.clone(),
+                    generation,
+                    (by.job.clone(), step),
+                    worker.id.clone(),
+                );
                 let held = buildyard_store::HeldClaim { claim, generation };
                 return Ok(claim_reply::Answer::Run(held_to(&held)));
             }
             Claim::Done(result) => {
                 let chains = chains_of(&result);
                 if farm.layers.all_known(&chains).await.map_err(internal)? {
-                    job.tell(JobEvent::StepKnown { step, chains: chains.clone() });
+                    job.tell(JobEvent::StepKnown {
+                        step,
+                        chains: chains.clone(),
+                    });
                     return Ok(claim_reply::Answer::Result(result_to(&chains)));
                 }
-                farm.store.forget(claim.key, &claim.scope).await.map_err(internal)?;
+                farm.store
+                    .forget(claim.key, &claim.scope)
+                    .await
+                    .map_err(internal)?;
             }
             Claim::Held { .. } => {
                 if let Some(failure) = wait(farm, &job, step, waiting).await {
@@ -83,15 +111,26 @@ pub(super) async fn claim(
             }
         }
         if farm.job(&by.job).is_none() {
-            return Err(Status::cancelled(format!("job {} is not wanted any more", by.job)));
+            return Err(Status::cancelled(format!(
+                "job {} is not wanted any more",
+                by.job
+            )));
         }
     }
 }
 
-type Waiting = (Vec<proto::StepEvent>, tokio::sync::watch::Receiver<Option<RunEnd>>);
+type Waiting = (
+    Vec<proto::StepEvent>,
+    tokio::sync::watch::Receiver<Option<RunEnd>>,
+);
 
 /// Waits for a run to end, at most until it is time to ask the store again. Returns its failure.
-async fn wait(farm: &Farm, job: &Job, step: StepDigest, waiting: Option<Waiting>) -> Option<proto::Failure> {
+async fn wait(
+    farm: &Farm,
+    job: &Job,
+    step: StepDigest,
+    waiting: Option<Waiting>,
+) -> Option<proto::Failure> {
     let Some((backlog, mut end)) = waiting else {
         // Claimed before this process started, or ended just now.
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -116,7 +155,11 @@ pub(super) async fn complete(
     worker: &Offer,
     request: proto::CompleteRequest,
 ) -> Result<proto::CompleteReply, Status> {
-    let held = held_from(&request.claim.ok_or_else(|| Status::invalid_argument("the claim is missing"))?)?;
+    let held = held_from(
+        &request
+            .claim
+            .ok_or_else(|| Status::invalid_argument("the claim is missing"))?,
+    )?;
     match request.outcome {
         Some(complete_request::Outcome::Completed(completed)) => {
             succeeded(farm, worker, &held, completed).await
@@ -149,20 +192,36 @@ async fn succeeded(
         farm.layers
             .put_made(id, &layer.toc, &worker.id, worker.shares_flat_files, now())
             .await
-            .map_err(|error| Status::invalid_argument(format!("layer {id} was refused: {error}")))?;
+            .map_err(|error| {
+                Status::invalid_argument(format!("layer {id} was refused: {error}"))
+            })?;
     }
     let result = StepResult {
-        outputs: chains.iter().cloned().map(Some).collect::<Vec<Option<Chain>>>(),
+        outputs: chains
+            .iter()
+            .cloned()
+            .map(Some)
+            .collect::<Vec<Option<Chain>>>(),
         created: now(),
         duration: Duration::from_millis(completed.duration_millis),
         worker: worker.id.clone(),
         platform: completed.platform.parse().ok(),
         emulated: completed.emulated,
-        build: job.as_ref().map(|job| job.request.build.clone()).unwrap_or_else(|| buildyard_model::BuildId::new("")),
-        name: owner.as_ref().and_then(|(_, step)| step_name(job.as_deref()?, step)).unwrap_or_default(),
+        build: job
+            .as_ref()
+            .map(|job| job.request.build.clone())
+            .unwrap_or_else(|| buildyard_model::BuildId::new("")),
+        name: owner
+            .as_ref()
+            .and_then(|(_, step)| step_name(job.as_deref()?, step))
+            .unwrap_or_default(),
         log: None,
     };
-    let completion = farm.store.complete(held, &result, now()).await.map_err(internal)?;
+    let completion = farm
+        .store
+        .complete(held, &result, now())
+        .await
+        .map_err(internal)?;
     farm.claims.end(held, RunEnd::Done);
     if completion == Completion::Stale {
         return Ok(proto::CompleteReply { stale: true });
@@ -175,7 +234,12 @@ async fn succeeded(
 
 fn step_name(job: &Job, step: &StepDigest) -> Option<String> {
     let text = step.to_string();
-    job.request.order.steps.iter().find(|candidate| candidate.digest == text).map(|step| step.name.clone())
+    job.request
+        .order
+        .steps
+        .iter()
+        .find(|candidate| candidate.digest == text)
+        .map(|step| step.name.clone())
 }
 
 /// Wakes those who wait for claims that lapsed, again and again until the farm ends.

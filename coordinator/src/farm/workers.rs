@@ -33,7 +33,9 @@ pub struct Offer {
 impl Offer {
     pub(super) fn decode(register: &proto::Register) -> Result<Self, Status> {
         if register.name.is_empty() || register.name.len() > 200 || register.session.len() < 16 {
-            return Err(Status::invalid_argument("a worker needs a name (1 to 200 bytes) and a session"));
+            return Err(Status::invalid_argument(
+                "a worker needs a name (1 to 200 bytes) and a session",
+            ));
         }
         let mut offer = Self {
             id: WorkerId::new(&register.name),
@@ -45,8 +47,10 @@ impl Offer {
             networks: register.networks.clone(),
         };
         for offered in &register.platforms {
-            let platform: Platform =
-                offered.platform.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+            let platform: Platform = offered
+                .platform
+                .parse()
+                .map_err(|error| Status::invalid_argument(format!("{error}")))?;
             if offered.emulated {
                 offer.emulated.push((platform, offered.how.clone()));
             } else {
@@ -58,7 +62,10 @@ impl Offer {
 
     /// What runs steps of `platform` here, if it is an emulator.
     pub fn emulator(&self, platform: &Platform) -> Option<&str> {
-        self.emulated.iter().find(|(emulated, _)| emulated == platform).map(|(_, how)| how.as_str())
+        self.emulated
+            .iter()
+            .find(|(emulated, _)| emulated == platform)
+            .map(|(_, how)| how.as_str())
     }
 }
 
@@ -99,16 +106,28 @@ impl Workers {
         let number = table.lines;
         let before = table.entries.get(&offer.id);
         let resumed = before.is_some_and(|before| before.session == session);
-        if before.is_some_and(|before| before.orders.as_ref().is_some_and(|o| !o.is_closed()) && !resumed) {
+        if before.is_some_and(|before| {
+            before.orders.as_ref().is_some_and(|o| !o.is_closed()) && !resumed
+        }) {
             return Err(Status::already_exists(format!(
                 "a worker named {} is connected already; give this one another --name",
                 offer.id
             )));
         }
         let replaced = before.is_some() && !resumed;
-        let entry = Entry { offer, session: session.to_owned(), line: number, orders: Some(orders) };
+        let entry = Entry {
+            offer,
+            session: session.to_owned(),
+            line: number,
+            orders: Some(orders),
+        };
         table.entries.insert(entry.offer.id.clone(), entry);
-        Ok(Line { number, orders: receiver, resumed, replaced })
+        Ok(Line {
+            number,
+            orders: receiver,
+            resumed,
+            replaced,
+        })
     }
 
     /// A connection ended. Returns whether it was the worker's present one.
@@ -126,7 +145,10 @@ impl Workers {
     /// Forgets a worker whose connection is still the one that ended. Returns whether it was forgotten.
     pub(super) fn forget(&self, worker: &WorkerId, line: u64) -> bool {
         let mut table = self.lock();
-        let gone = table.entries.get(worker).is_some_and(|e| e.line == line && e.orders.is_none());
+        let gone = table
+            .entries
+            .get(worker)
+            .is_some_and(|e| e.line == line && e.orders.is_none());
         if gone {
             table.entries.remove(worker);
         }
@@ -135,13 +157,23 @@ impl Workers {
 
     /// The worker that this session belongs to.
     pub(super) fn by_session(&self, session: &str) -> Option<Offer> {
-        self.lock().entries.values().find(|entry| entry.session == session).map(|entry| entry.offer.clone())
+        self.lock()
+            .entries
+            .values()
+            .find(|entry| entry.session == session)
+            .map(|entry| entry.offer.clone())
     }
 
     /// Sends an order. Returns whether it could be sent; where not, the connection's end does the rest.
     pub(super) fn order(&self, worker: &WorkerId, order: to_worker::Order) -> bool {
         let table = self.lock();
-        let Some(orders) = table.entries.get(worker).and_then(|entry| entry.orders.as_ref()) else { return false };
+        let Some(orders) = table
+            .entries
+            .get(worker)
+            .and_then(|entry| entry.orders.as_ref())
+        else {
+            return false;
+        };
         let sent = orders.try_send(Ok(proto::ToWorker { order: Some(order) }));
         if let Err(error) = &sent {
             tracing::warn!(worker_id = %worker, %error, "an order could not be sent to a worker");
@@ -152,12 +184,20 @@ impl Workers {
     /// Workers with a live connection.
     pub(super) fn connected(&self) -> Vec<Offer> {
         let table = self.lock();
-        table.entries.values().filter(|entry| entry.orders.is_some()).map(|entry| entry.offer.clone()).collect()
+        table
+            .entries
+            .values()
+            .filter(|entry| entry.orders.is_some())
+            .map(|entry| entry.offer.clone())
+            .collect()
     }
 
     /// What a worker offers, connected or in its grace time.
     pub(super) fn offer(&self, worker: &WorkerId) -> Option<Offer> {
-        self.lock().entries.get(worker).map(|entry| entry.offer.clone())
+        self.lock()
+            .entries
+            .get(worker)
+            .map(|entry| entry.offer.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -3,12 +3,11 @@
 use std::io;
 use std::ops::Range;
 
-use buildyard_layer::ExtentSource;
+use buildyard_layer::{ExtentSource, ranges_of};
 use buildyard_model::{FlatId, LayerId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::record::ranges_of;
 use super::{LayerStore, LayersError};
 
 /// Uncompressed size of a piece.
@@ -59,7 +58,10 @@ impl LayerStore {
             let end = offset.saturating_add(bytes.len() as u64);
             let named = ranges_of(&toc);
             let inside = named.iter().any(|(named, ranges)| {
-                *named == flat && ranges.iter().any(|range| range.start <= offset && end <= range.end)
+                *named == flat
+                    && ranges
+                        .iter()
+                        .any(|range| range.start <= offset && end <= range.end)
             });
             if !inside {
                 return Err(LayersError::OutsideOfLayer(flat));
@@ -71,7 +73,12 @@ impl LayerStore {
     }
 }
 
-fn read_piece(flats: &impl ExtentSource, flat: FlatId, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+fn read_piece(
+    flats: &impl ExtentSource,
+    flat: FlatId,
+    offset: u64,
+    length: u64,
+) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).expect("a piece is small")];
     flats.read_at(flat, offset, &mut bytes)?;
     zstd::bulk::compress(&bytes, LEVEL)

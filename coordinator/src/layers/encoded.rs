@@ -44,19 +44,39 @@ impl LayerBlobs for ExportLayers {
         compression: Compression,
         force: bool,
     ) -> Result<LayerBlob, ExportError> {
-        let record = self.layers.record(layer).await.map_err(|e| failed(layer, &e))?;
+        let record = self
+            .layers
+            .record(layer)
+            .await
+            .map_err(|e| failed(layer, &e))?;
         let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
         if let Some(pulled) = record.pulled.as_ref().filter(|_| !force) {
             let origin = pulled.sources.first().and_then(|source| {
-                format!("{}/{}@{}", source.registry, source.repository, pulled.blob).parse::<Reference>().ok()
+                format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
+                    .parse::<Reference>()
+                    .ok()
             });
             let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
-            return Ok(LayerBlob { layer, descriptor, diff_id: layer.0, origin });
+            return Ok(LayerBlob {
+                layer,
+                descriptor,
+                diff_id: layer.0,
+                origin,
+            });
         }
         let encoding = encoding_of(compression);
-        let encoded = self.layers.encoded(&record, encoding, false, &self.registry).await.map_err(|e| failed(layer, &e))?;
+        let encoded = self
+            .layers
+            .encoded(&record, encoding, false, &self.registry)
+            .await
+            .map_err(|e| failed(layer, &e))?;
         let descriptor = Descriptor::new(encoding.oci_media_type(), encoded.digest, encoded.size);
-        Ok(LayerBlob { layer, descriptor, diff_id: encoded.diff_id, origin: None })
+        Ok(LayerBlob {
+            layer,
+            descriptor,
+            diff_id: encoded.diff_id,
+            origin: None,
+        })
     }
 
     async fn open(&self, blob: &LayerBlob) -> Result<BlobStream, ExportError> {
@@ -65,21 +85,39 @@ impl LayerBlobs for ExportLayers {
             let stream = self.registry.fetch_blob(origin, &blob.descriptor).await?;
             return Ok(stream);
         }
-        let reader = self.layers.blobs.open(blob.descriptor.digest, WHOLE).await.map_err(|e| failed(layer, &e.into()))?;
+        let reader = self
+            .layers
+            .blobs
+            .open(blob.descriptor.digest, WHOLE)
+            .await
+            .map_err(|e| failed(layer, &e.into()))?;
         if let Some(reader) = reader {
             return Ok(reader.into_stream());
         }
         // Collected since it was described: the encoding is a function, so the same bytes are made again.
-        let record = self.layers.record(layer).await.map_err(|e| failed(layer, &e))?;
+        let record = self
+            .layers
+            .record(layer)
+            .await
+            .map_err(|e| failed(layer, &e))?;
         let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
         let encoding = encoding_from_media_type(&blob.descriptor.media_type);
-        self.layers.encoded(&record, encoding, true, &self.registry).await.map_err(|e| failed(layer, &e))?;
-        let reader = self.layers.blobs.open(blob.descriptor.digest, WHOLE).await.map_err(|e| failed(layer, &e.into()))?;
+        self.layers
+            .encoded(&record, encoding, true, &self.registry)
+            .await
+            .map_err(|e| failed(layer, &e))?;
+        let reader = self
+            .layers
+            .blobs
+            .open(blob.descriptor.digest, WHOLE)
+            .await
+            .map_err(|e| failed(layer, &e.into()))?;
         match reader {
             Some(reader) => Ok(reader.into_stream()),
             None => Err(ExportError::Layer {
                 layer: layer.to_string(),
-                cause: "its encoded form vanished twice; is the blob store large enough?".to_owned(),
+                cause: "its encoded form vanished twice; is the blob store large enough?"
+                    .to_owned(),
             }),
         }
     }
@@ -90,11 +128,18 @@ impl LayerBlobs for ExportLayers {
     ) -> Result<(Arc<Toc>, Arc<dyn ExtentSource>), ExportError> {
         let mut tocs = Vec::with_capacity(layers.len());
         for &layer in layers {
-            tocs.push(self.layers.ready(layer, &self.registry).await.map_err(|e| failed(layer, &e))?);
+            tocs.push(
+                self.layers
+                    .ready(layer, &self.registry)
+                    .await
+                    .map_err(|e| failed(layer, &e))?,
+            );
         }
-        let toc = tokio::task::spawn_blocking(move || Arc::new(buildyard_layer::Tree::merge(&tocs).to_toc()))
-            .await
-            .expect("merging does not panic");
+        let toc = tokio::task::spawn_blocking(move || {
+            Arc::new(buildyard_layer::Tree::merge(&tocs).to_toc())
+        })
+        .await
+        .expect("merging does not panic");
         Ok((toc, Arc::new(self.layers.flats.clone())))
     }
 }
@@ -106,14 +151,21 @@ fn failed(layer: LayerId, error: &LayersError) -> ExportError {
         cause = format!("{cause}: {error}");
         source = error.source();
     }
-    ExportError::Layer { layer: layer.to_string(), cause }
+    ExportError::Layer {
+        layer: layer.to_string(),
+        cause,
+    }
 }
 
 fn encoding_of(compression: Compression) -> Encoding {
     match compression.kind {
         CompressionKind::Uncompressed => Encoding::Uncompressed,
-        CompressionKind::Gzip => Encoding::Gzip { level: compression.level.unwrap_or(6) },
-        CompressionKind::Zstd => Encoding::Zstd { level: compression.level.unwrap_or(3) },
+        CompressionKind::Gzip => Encoding::Gzip {
+            level: compression.level.unwrap_or(6),
+        },
+        CompressionKind::Zstd => Encoding::Zstd {
+            level: compression.level.unwrap_or(3),
+        },
     }
 }
 
@@ -131,7 +183,12 @@ fn key_of(layer: LayerId, encoding: Encoding) -> EncodingKey {
         Encoding::Gzip { level } => ("gzip", level),
         Encoding::Zstd { level } => ("zstd", level),
     };
-    EncodingKey { layer, encoding: name.to_owned(), level: i32::from(level), version: ENCODER_VERSION * 1000 + TAR_FORM_VERSION }
+    EncodingKey {
+        layer,
+        encoding: name.to_owned(),
+        level: i32::from(level),
+        version: ENCODER_VERSION * 1000 + TAR_FORM_VERSION,
+    }
 }
 
 impl LayerStore {
@@ -146,7 +203,12 @@ impl LayerStore {
         let key = key_of(record.id, encoding);
         let alone = self.encoding_lock(&key);
         let _alone = alone.lock().await;
-        let known = self.store.encodings(std::slice::from_ref(&key)).await?.pop().flatten();
+        let known = self
+            .store
+            .encodings(std::slice::from_ref(&key))
+            .await?
+            .pop()
+            .flatten();
         if let Some(known) = known
             && (!bytes_too || self.blobs.stat(known.digest).await?.is_some())
         {
@@ -154,7 +216,13 @@ impl LayerStore {
         }
         let toc = self.ready(record.id, registry).await?;
         let encoded = self.encode(toc, encoding).await?;
-        self.store.put_encoding(&key, &encoded, UnixMillis::from(std::time::SystemTime::now())).await?;
+        self.store
+            .put_encoding(
+                &key,
+                &encoded,
+                UnixMillis::from(std::time::SystemTime::now()),
+            )
+            .await?;
         Ok(encoded)
     }
 
@@ -164,7 +232,10 @@ impl LayerStore {
         let flats = self.flats.clone();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let work = tokio::task::spawn_blocking(move || {
-            let mut out = Pieces { pieces, buffer: Vec::with_capacity(PIECE) };
+            let mut out = Pieces {
+                pieces,
+                buffer: Vec::with_capacity(PIECE),
+            };
             let encoded = encode(&toc, &flats, encoding, threads, &mut out)?;
             out.flush()?;
             Ok::<_, LayersError>(encoded)
@@ -175,12 +246,19 @@ impl LayerStore {
         }
         let encoded = work.await.expect("encoding does not panic")?;
         writer.commit(Some(encoded.digest)).await?;
-        Ok(Encoded { digest: encoded.digest, size: encoded.size, diff_id: encoded.diff_id })
+        Ok(Encoded {
+            digest: encoded.digest,
+            size: encoded.size,
+            diff_id: encoded.diff_id,
+        })
     }
 
     /// One encoding is made by one caller at a time.
     fn encoding_lock(&self, key: &EncodingKey) -> Arc<Mutex<()>> {
-        let mut locks = self.encoding.lock().expect("nobody panics while holding it");
+        let mut locks = self
+            .encoding
+            .lock()
+            .expect("nobody panics while holding it");
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         locks.entry(key.clone()).or_default().clone()
     }
@@ -206,8 +284,11 @@ impl Write for Pieces {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        self.pieces
-            .blocking_send(piece.into())
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the blob store stopped taking bytes"))
+        self.pieces.blocking_send(piece.into()).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the blob store stopped taking bytes",
+            )
+        })
     }
 }

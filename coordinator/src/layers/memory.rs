@@ -19,7 +19,10 @@ struct Kept {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self(Mutex::new(Kept { tocs: LruCache::unbounded(), entries: 0 }))
+        Self(Mutex::new(Kept {
+            tocs: LruCache::unbounded(),
+            entries: 0,
+        }))
     }
 }
 

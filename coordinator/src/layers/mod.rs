@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use buildyard_cas::{BlobStore, CasError};
-use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError};
+use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError, ranges_of};
 use buildyard_model::{Chain, FlatId, LayerId};
 use buildyard_solver::pull::PullError;
 use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
 
 pub use encoded::ExportLayers;
-pub use record::{ImageLayer, ranges_of};
+pub use record::ImageLayer;
 
 /// What can go wrong with layers.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,14 @@ pub struct LayerStore {
 impl LayerStore {
     /// Layers over these stores.
     pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn BlobStore>, flats: FlatFiles) -> Self {
-        Self { store, blobs, flats, memory: memory::Memory::default(), encoding: Mutex::default(), pulling: Mutex::default() }
+        Self {
+            store,
+            blobs,
+            flats,
+            memory: memory::Memory::default(),
+            encoding: Mutex::default(),
+            pulling: Mutex::default(),
+        }
     }
 
     /// The flat files on this machine.
@@ -95,7 +102,9 @@ impl LayerStore {
         }) else {
             return Ok(None);
         };
-        let toc = tokio::task::spawn_blocking(move || Toc::decode(&bytes)).await.expect("decoding does not panic");
+        let toc = tokio::task::spawn_blocking(move || Toc::decode(&bytes))
+            .await
+            .expect("decoding does not panic");
         match toc {
             Ok(toc) => {
                 let toc = Arc::new(toc);
@@ -110,9 +119,17 @@ impl LayerStore {
     }
 
     /// The encoded table of contents of a recorded layer.
-    pub async fn toc_bytes(&self, record: &LayerRecord) -> Result<Option<bytes::Bytes>, LayersError> {
+    pub async fn toc_bytes(
+        &self,
+        record: &LayerRecord,
+    ) -> Result<Option<bytes::Bytes>, LayersError> {
         match record.toc {
-            Some(digest) => Ok(buildyard_cas::read_all(self.blobs.as_ref(), digest, MAX_ENCODED as u64).await?),
+            Some(digest) => {
+                Ok(
+                    buildyard_cas::read_all(self.blobs.as_ref(), digest, MAX_ENCODED as u64)
+                        .await?,
+                )
+            }
             None => Ok(None),
         }
     }
@@ -125,10 +142,15 @@ impl LayerStore {
     /// Whether every layer of these results is recorded and its bytes can be had: they lie here, are on their way from the
     /// worker that made them, or can be pulled again.
     pub async fn all_known(&self, chains: &[Chain]) -> Result<bool, LayersError> {
-        let ids: Vec<LayerId> = chains.iter().flat_map(|chain| chain.0.iter().copied()).collect();
+        let ids: Vec<LayerId> = chains
+            .iter()
+            .flat_map(|chain| chain.0.iter().copied())
+            .collect();
         let records = self.store.layers(&ids).await?;
         for record in records {
-            let Some(record) = record else { return Ok(false) };
+            let Some(record) = record else {
+                return Ok(false);
+            };
             if record.pulled.is_some() || !record.published {
                 continue;
             }
@@ -144,7 +166,10 @@ impl LayerStore {
 
     fn bytes_are_here(&self, record: &LayerRecord) -> io::Result<bool> {
         for (flat, bytes) in &record.flats {
-            if *bytes > 0 && !self.flats.has(*flat)? && !self.flats.sparse_path(*flat).try_exists()? {
+            if *bytes > 0
+                && !self.flats.has(*flat)?
+                && !self.flats.sparse_path(*flat).try_exists()?
+            {
                 return Ok(false);
             }
         }

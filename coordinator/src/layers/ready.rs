@@ -18,7 +18,11 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(600);
 
 impl LayerStore {
     /// A layer's table of contents, when all the bytes it names are here.
-    pub(super) async fn ready(&self, id: LayerId, registry: &Registry) -> Result<Arc<Toc>, LayersError> {
+    pub(super) async fn ready(
+        &self,
+        id: LayerId,
+        registry: &Registry,
+    ) -> Result<Arc<Toc>, LayersError> {
         let deadline = tokio::time::Instant::now() + PUBLISHED_WITHIN;
         loop {
             let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
@@ -40,7 +44,11 @@ impl LayerStore {
     }
 
     /// Reads an image's layer from one of the places it was seen in.
-    async fn pull(&self, record: &LayerRecord, registry: &Registry) -> Result<Arc<Toc>, LayersError> {
+    async fn pull(
+        &self,
+        record: &LayerRecord,
+        registry: &Registry,
+    ) -> Result<Arc<Toc>, LayersError> {
         let alone = self.pull_lock(record.id);
         let _alone = alone.lock().await;
         if let Some(toc) = self.toc(record.id).await?
@@ -48,11 +56,16 @@ impl LayerStore {
         {
             return Ok(toc);
         }
-        let pulled = record.pulled.as_ref().expect("the caller saw that it was pulled");
+        let pulled = record
+            .pulled
+            .as_ref()
+            .expect("the caller saw that it was pulled");
         let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
         let mut last = None;
         for source in &pulled.sources {
-            let Ok(reference) = format!("{}/{}@{}", source.registry, source.repository, pulled.blob).parse::<Reference>()
+            let Ok(reference) =
+                format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
+                    .parse::<Reference>()
             else {
                 continue;
             };

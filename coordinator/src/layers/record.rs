@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use buildyard_layer::{Kind, Toc};
+use buildyard_layer::{Toc, ranges_of};
 use buildyard_model::{Digest, FlatId, LayerId, WorkerId};
 use buildyard_store::{LayerRecord, Pulled, Source, UnixMillis};
 
@@ -22,34 +22,12 @@ pub struct ImageLayer {
     pub media_type: String,
 }
 
-/// Which ranges of which flat files a TOC names, in the order of its table of flat files; adjacent ones joined.
-pub fn ranges_of(toc: &Toc) -> Vec<(FlatId, Vec<Range<u64>>)> {
-    let mut ranges: Vec<Vec<Range<u64>>> = vec![Vec::new(); toc.flats.len()];
-    for entry in &toc.entries {
-        if let Kind::File { extents, .. } = &entry.kind {
-            for extent in extents {
-                ranges[extent.flat as usize].push(extent.offset..extent.offset + extent.length);
-            }
-        }
-    }
-    let joined = ranges.into_iter().map(|mut list| {
-        list.sort_by_key(|range| range.start);
-        let mut joined: Vec<Range<u64>> = Vec::with_capacity(list.len());
-        for range in list {
-            match joined.last_mut() {
-                // What lies between two files is padding: one range is cheaper than two.
-                Some(last) if range.start <= last.end.next_multiple_of(512) => last.end = last.end.max(range.end),
-                _ => joined.push(range),
-            }
-        }
-        joined
-    });
-    toc.flats.iter().copied().zip(joined).collect()
-}
-
 fn named_bytes(toc: &Toc) -> Vec<(FlatId, u64)> {
     let total = |ranges: Vec<Range<u64>>| ranges.iter().map(|range| range.end - range.start).sum();
-    ranges_of(toc).into_iter().map(|(flat, ranges)| (flat, total(ranges))).collect()
+    ranges_of(toc)
+        .into_iter()
+        .map(|(flat, ranges)| (flat, total(ranges)))
+        .collect()
 }
 
 impl LayerStore {
@@ -66,7 +44,9 @@ impl LayerStore {
         if toc.layer_id() != id {
             return Err(LayersError::WrongToc(id));
         }
-        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec()).await?.digest;
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
+            .await?
+            .digest;
         let flats = named_bytes(&toc);
         let published = here || self.missing(&toc)?.is_empty();
         let record = LayerRecord {
@@ -86,9 +66,10 @@ impl LayerStore {
     /// Records a layer that the coordinator made itself (a build context). Its flat files are here.
     pub async fn put_own(&self, toc: Arc<Toc>, now: UnixMillis) -> Result<LayerId, LayersError> {
         let encoder = toc.clone();
-        let (id, bytes) = tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
-            .await
-            .expect("encoding does not panic");
+        let (id, bytes) =
+            tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
+                .await
+                .expect("encoding does not panic");
         let digest = buildyard_cas::put(self.blobs.as_ref(), bytes).await?;
         let record = LayerRecord {
             id,
@@ -135,13 +116,20 @@ impl LayerStore {
     }
 
     /// Records the TOC of a pulled layer, which whoever read it has checked against both digests.
-    pub async fn put_pulled_toc(&self, id: LayerId, toc_bytes: &[u8], here: bool) -> Result<(), LayersError> {
+    pub async fn put_pulled_toc(
+        &self,
+        id: LayerId,
+        toc_bytes: &[u8],
+        here: bool,
+    ) -> Result<(), LayersError> {
         let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
         let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
         if record.pulled.is_none() || toc.flats.iter().any(|flat| *flat != FlatId::from(id.0)) {
             return Err(LayersError::WrongToc(id));
         }
-        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec()).await?.digest;
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
+            .await?
+            .digest;
         let record = LayerRecord {
             toc: Some(digest),
             toc_size: toc_bytes.len() as u64,
@@ -154,8 +142,15 @@ impl LayerStore {
     }
 
     /// Whether `worker` made `layer`, has not published it, and the layer names `flat`.
-    pub async fn may_publish(&self, layer: LayerId, flat: FlatId, worker: &WorkerId) -> Result<bool, LayersError> {
-        let Some(record) = self.record(layer).await? else { return Ok(false) };
+    pub async fn may_publish(
+        &self,
+        layer: LayerId,
+        flat: FlatId,
+        worker: &WorkerId,
+    ) -> Result<bool, LayersError> {
+        let Some(record) = self.record(layer).await? else {
+            return Ok(false);
+        };
         Ok(!record.published
             && record.made_by.as_ref() == Some(worker)
             && record.flats.iter().any(|(named, _)| *named == flat))
@@ -163,50 +158,24 @@ impl LayerStore {
 
     /// Whether the bytes of `layer` that are not here are still to come from the worker that made it.
     pub async fn is_expected(&self, layer: LayerId) -> Result<bool, LayersError> {
-        Ok(self.record(layer).await?.is_some_and(|record| !record.published && record.made_by.is_some()))
+        Ok(self
+            .record(layer)
+            .await?
+            .is_some_and(|record| !record.published && record.made_by.is_some()))
     }
 
     /// Marks a layer as published if all its bytes are here. Returns whether they are.
     pub async fn published(&self, layer: LayerId) -> Result<bool, LayersError> {
-        let record = self.record(layer).await?.ok_or(LayersError::Unknown(layer))?;
-        let (Some(toc), Some(digest)) = (self.toc(layer).await?, record.toc) else { return Ok(false) };
+        let record = self
+            .record(layer)
+            .await?
+            .ok_or(LayersError::Unknown(layer))?;
+        let (Some(toc), Some(digest)) = (self.toc(layer).await?, record.toc) else {
+            return Ok(false);
+        };
         if !self.missing(&toc)?.is_empty() {
             return Ok(false);
         }
         Ok(self.store.set_published(layer, digest).await?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use buildyard_layer::{Entry, Extent, Time};
-
-    fn file(path: &str, offset: u64, length: u64) -> Entry {
-        Entry {
-            path: path.into(),
-            kind: Kind::File {
-                size: length,
-                content: Digest::of(path),
-                extents: vec![Extent { flat: 0, offset, length, at: 0 }],
-                ino: 0,
-            },
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Time::default(),
-            xattrs: Default::default(),
-        }
-    }
-
-    #[test]
-    fn files_that_lie_side_by_side_are_one_range() {
-        let flat = FlatId::from_bytes([1; 32]);
-        let toc = Toc {
-            entries: vec![file("a", 0, 100), file("b", 512, 512), file("c", 4096, 10)],
-            flats: vec![flat],
-            ..Toc::default()
-        };
-        assert_eq!(ranges_of(&toc), vec![(flat, vec![0..1024, 4096..4106])]);
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 const TOGETHER: Duration = Duration::from_millis(10);
 /// A piece doesn't grow beyond this.
 const PIECE: usize = 8 * 1024;
+/// The first bytes of a step are kept whatever the build's other steps have printed.
+const WORD: usize = 4 * 1024;
 /// What a piece costs beside its bytes.
 const OVERHEAD: usize = 64;
 
@@ -71,7 +73,7 @@ impl Log {
         limits: &LogLimits,
     ) -> isize {
         let before = self.bytes();
-        self.insert(piece, delivered, limits);
+        self.insert(piece, delivered, others, limits);
         let room = limits
             .tail
             .min(limits.build.saturating_sub(others + self.head_bytes));
@@ -86,10 +88,11 @@ impl Log {
         self.bytes() as isize - before as isize
     }
 
-    fn insert(&mut self, piece: Piece, delivered: u64, limits: &LogLimits) {
+    fn insert(&mut self, piece: Piece, delivered: u64, others: usize, limits: &LogLimits) {
         let cost = piece.line.data.len() + OVERHEAD;
-        let to_head =
-            self.tail.is_empty() && self.dropped == 0 && self.head_bytes + cost <= limits.head;
+        let head = self.head_bytes + cost;
+        let allowed = head <= WORD || head <= limits.head && others + head <= limits.build;
+        let to_head = self.tail.is_empty() && self.dropped == 0 && allowed;
         let last = if to_head {
             self.head.last_mut()
         } else {

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod buildx;
+pub(crate) mod client;
 pub(crate) mod endpoint;
 pub(crate) mod engine;
 pub(crate) mod pack;

@@ -89,9 +89,9 @@ pub(crate) fn format(nanoseconds: i64) -> String {
     };
     match size {
         0 => "0s".to_owned(),
-        ..1_000 => format!("{sign}{size}ns"),
-        ..1_000_000 => format!("{sign}{}µs", decimal(size, 1_000)),
-        ..1_000_000_000 => format!("{sign}{}ms", decimal(size, 1_000_000)),
+        1..1_000 => format!("{sign}{size}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(size, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(size, 1_000_000)),
         _ => {
             let (minutes, rest) = (size / 60_000_000_000, size % 60_000_000_000);
             let seconds = decimal(rest, 1_000_000_000);

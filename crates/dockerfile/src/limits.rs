@@ -15,3 +15,5 @@ pub const NESTING: usize = 64;
 /// Bytes of all operations, names and history entries that one conversion makes. Text grows when variables are expanded,
 /// and each RUN carries the whole environment: this is what keeps a small file from becoming a huge graph.
 pub const CONVERSION_BYTES: usize = 64 << 20;
+/// Bytes of the definitions of all platforms together.
+pub const DEFINITION_BYTES: usize = 4 * CONVERSION_BYTES;

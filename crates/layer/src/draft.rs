@@ -14,7 +14,7 @@ use crate::writer::{FlatTable, TocWriter};
 use crate::{Entry, Kind, NameFiles, Time, Toc};
 
 /// A layer in the making over a base.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Draft<'b> {
     base: &'b Tree,
     pub(crate) now: Time,

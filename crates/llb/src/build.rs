@@ -153,7 +153,8 @@ pub fn to_pb(platform: &Platform) -> pb::Platform {
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     nodes: Vec<Node>,
-    known: HashMap<Vec<u8>, usize>,
+    /// Nodes by the digest of their operation, its inputs named by their numbers: equal numbers are equal operations.
+    known: HashMap<Digest, usize>,
 }
 
 impl Builder {
@@ -175,8 +176,7 @@ impl Builder {
     /// Adds a node and returns its first output. An operation that is there already, with the same inputs and
     /// platform, is not added again: it takes over the new one's locations, and is never cached if either must not be.
     pub fn add(&mut self, node: Node) -> Output {
-        // Inputs are named by their numbers here: equal numbers are equal operations.
-        let key = node.message(|number| number.to_string()).encode_to_vec();
+        let key = Digest::of(node.message(|number| number.to_string()).encode_to_vec());
         let number = match self.known.get(&key) {
             Some(&number) => {
                 self.nodes[number].merge(node);

@@ -79,9 +79,10 @@ impl Host {
                         pushes,
                     });
                 }
-                // A host that is down is down for both; what differs is how it wants to be spoken to.
-                Err(error @ RegistryError::Unreachable { .. }) => return Err(error),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) if !is_about_transport(&error) => return Err(error),
+                // That it speaks plain HTTP says nothing new where that was tried first.
+                Err(RegistryError::PlainHttp { .. }) if failed.is_some() => {}
+                Err(error) => failed = Some(error),
             }
         }
         Err(failed.unwrap_or_else(|| RegistryError::Config(format!("no way to speak to {name}"))))
@@ -237,6 +238,15 @@ fn transports(name: &str, config: &RegistryConfig) -> Vec<Transport> {
         (true, _) => vec![Transport::Plain, secure],
         (false, true) => vec![Transport::Unchecked, Transport::Plain],
         (false, false) => vec![Transport::Checked],
+    }
+}
+
+/// Whether the host may just want to be spoken to in another way. One that is down or not well is so either way.
+fn is_about_transport(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Refused { status, .. } => *status == 400,
+        RegistryError::Unreachable { .. } => false,
+        _ => true,
     }
 }
 

@@ -17,6 +17,8 @@ mod send;
 mod session;
 mod sessions;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod tunnel;
 mod wire;
 

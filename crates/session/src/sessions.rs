@@ -147,3 +147,7 @@ impl Stream for Attached {
             .map(|message| message.map(Ok))
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -30,10 +30,14 @@ impl DirectoryExport {
 impl FileSend for DirectoryExport {
     type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
 
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
         let incoming = request.into_inner();
         let fail = |error: &dyn std::fmt::Display| {
-            self.failures.status(format!("cannot write to {}: {error}", self.path.display()))
+            self.failures
+                .status(format!("cannot write to {}: {error}", self.path.display()))
         };
         let receiver = TreeReceiver::new(&self.path).map_err(|error| fail(&error))?;
         let (outgoing, packets) = mpsc::channel(32);
@@ -75,7 +79,9 @@ async fn receive(
         while let Some(packet) = incoming.message().await? {
             if packet.r#type() == PacketType::PacketErr {
                 let text = String::from_utf8_lossy(&packet.data).into_owned();
-                return Err(Status::aborted(format!("the farm could not send the files: {text}")));
+                return Err(Status::aborted(format!(
+                    "the farm could not send the files: {text}"
+                )));
             }
             if packet.r#type() == PacketType::PacketFin || to_disk.send(packet).await.is_err() {
                 break;
@@ -85,6 +91,7 @@ async fn receive(
     };
     let (read, written) = tokio::join!(reading, writing);
     let written = written.map_err(|_| Status::internal("the writing thread ended early"))?;
-    written.map_err(|error| failures.status(format!("cannot write to {}: {error}", path.display())))?;
+    written
+        .map_err(|error| failures.status(format!("cannot write to {}: {error}", path.display())))?;
     read
 }

@@ -1,5 +1,6 @@
 //! An export that arrives as one stream of bytes: an archive for a file, standard output, or the Docker Engine.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
@@ -21,7 +22,10 @@ pub(super) struct FileExport {
 
 impl FileExport {
     pub(super) fn new(destination: Destination, failures: Failures) -> Self {
-        Self { destination, failures }
+        Self {
+            destination,
+            failures,
+        }
     }
 }
 
@@ -45,40 +49,75 @@ impl FileSend for FileExport {
 }
 
 impl FileExport {
-    async fn to_file(&self, path: &Path, mut incoming: Streaming<BytesMessage>) -> Result<(), Status> {
-        let fail = |error: &dyn std::fmt::Display| self.failures.status(format!("cannot write {}: {error}", path.display()));
+    async fn to_file(
+        &self,
+        path: &Path,
+        mut incoming: Streaming<BytesMessage>,
+    ) -> Result<(), Status> {
+        let fail = |error: &dyn std::fmt::Display| {
+            self.failures
+                .status(format!("cannot write {}: {error}", path.display()))
+        };
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        tokio::fs::create_dir_all(&parent).await.map_err(|error| fail(&error))?;
+        tokio::fs::create_dir_all(&parent)
+            .await
+            .map_err(|error| fail(&error))?;
         // A FIFO or a device cannot be replaced by renaming: those are written into.
-        if tokio::fs::metadata(path).await.is_ok_and(|found| !found.is_file()) {
-            let mut file = tokio::fs::File::options().write(true).open(path).await.map_err(|error| fail(&error))?;
+        if tokio::fs::metadata(path)
+            .await
+            .is_ok_and(|found| !found.is_file())
+        {
+            let mut file = tokio::fs::File::options()
+                .write(true)
+                .open(path)
+                .await
+                .map_err(|error| fail(&error))?;
             while let Some(message) = incoming.message().await? {
-                file.write_all(&message.data).await.map_err(|error| fail(&error))?;
+                file.write_all(&message.data)
+                    .await
+                    .map_err(|error| fail(&error))?;
             }
             return file.flush().await.map_err(|error| fail(&error));
         }
-        let temporary = tempfile::Builder::new().prefix(".buildyard-").tempfile_in(&parent).map_err(|e| fail(&e))?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".buildyard-")
+            .tempfile_in(&parent)
+            .map_err(|e| fail(&e))?;
         let (file, temporary) = temporary.into_parts();
         let mut file = tokio::fs::File::from_std(file);
         while let Some(message) = incoming.message().await? {
-            file.write_all(&message.data).await.map_err(|error| fail(&error))?;
+            file.write_all(&message.data)
+                .await
+                .map_err(|error| fail(&error))?;
         }
         file.flush().await.map_err(|error| fail(&error))?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.set_permissions(readable).await.map_err(|error| fail(&error))?;
+        file.set_permissions(readable)
+            .await
+            .map_err(|error| fail(&error))?;
         temporary.persist(path).map_err(|error| fail(&error.error))
     }
 
     async fn to_stdout(&self, mut incoming: Streaming<BytesMessage>) -> Result<(), Status> {
-        let fail = |error| self.failures.status(format!("cannot write to standard output: {error}"));
-        let mut stdout = tokio::io::stdout();
         while let Some(message) = incoming.message().await? {
-            stdout.write_all(&message.data).await.map_err(fail)?;
+            let write = move || {
+                let mut stdout = std::io::stdout().lock();
+                stdout
+                    .write_all(&message.data)
+                    .and_then(|()| stdout.flush())
+            };
+            let written = tokio::task::spawn_blocking(write).await;
+            written
+                .map_err(|_| Status::internal("the writing thread ended early"))?
+                .map_err(|error| {
+                    self.failures
+                        .status(format!("cannot write to standard output: {error}"))
+                })?;
         }
-        stdout.flush().await.map_err(fail)
+        Ok(())
     }
 
     async fn to_engine(&self, mut incoming: Streaming<BytesMessage>) -> Result<(), Status> {

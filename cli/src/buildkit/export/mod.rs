@@ -50,17 +50,26 @@ pub struct FileSendService {
 impl FileSendService {
     /// Destinations by the exporter's index in the solve request.
     pub fn new(destinations: BTreeMap<usize, Destination>) -> Self {
-        Self { destinations: Arc::new(destinations), failure: Arc::default() }
+        Self {
+            destinations: Arc::new(destinations),
+            failure: Arc::default(),
+        }
     }
 
     /// Why an export could not be written on this side, if one could not: a better reason than the farm can give.
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn destination(&self, headers: &http::HeaderMap) -> Result<Destination, tonic::Status> {
         let id = match headers.get(EXPORTER_ID) {
-            Some(value) => value.to_str().ok().and_then(|text| text.parse::<usize>().ok()),
+            Some(value) => value
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse::<usize>().ok()),
             // Servers older than the header have one export.
             None => self.destinations.keys().next().copied(),
         };
@@ -75,7 +84,10 @@ struct Failures(Arc<Mutex<Option<String>>>);
 
 impl Failures {
     fn status(&self, message: String) -> tonic::Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.clone());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| message.clone());
         tonic::Status::failed_precondition(message)
     }
 }
@@ -101,11 +113,17 @@ impl Service<http::Request<Body>> for FileSendService {
                 Err(status) => Ok(status.into_http()),
                 Ok(Destination::Directory(path)) => {
                     let service = directory::DirectoryExport::new(path, failures);
-                    DirectoryServer::new(service).max_decoding_message_size(MAX_MESSAGE).call(request).await
+                    DirectoryServer::new(service)
+                        .max_decoding_message_size(MAX_MESSAGE)
+                        .call(request)
+                        .await
                 }
                 Ok(destination) => {
                     let service = file::FileExport::new(destination, failures);
-                    FileServer::new(service).max_decoding_message_size(MAX_MESSAGE).call(request).await
+                    FileServer::new(service)
+                        .max_decoding_message_size(MAX_MESSAGE)
+                        .call(request)
+                        .await
                 }
             }
         })

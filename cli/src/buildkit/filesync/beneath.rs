@@ -13,7 +13,9 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, openat, readlinkat, stat
 #[derive(Debug, Clone)]
 pub struct Root(Arc<OwnedFd>);
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 
 impl Root {
     /// Opens a directory by any path; only beneath it symlinks are not followed.
@@ -48,8 +50,17 @@ impl Root {
     pub fn file(&self, path: &str) -> io::Result<File> {
         let (parent, name) = split(path);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(self.dir(parent)?, checked(name)?, flags, Mode::empty())?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no longer a regular file")) }
+        let file = File::from(openat(
+            self.dir(parent)?,
+            checked(name)?,
+            flags,
+            Mode::empty(),
+        )?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::other("no longer a regular file"))
+        }
     }
 
     /// What a path beneath is; a symlink is itself.
@@ -58,7 +69,11 @@ impl Root {
     /// As [`Root::dir`].
     pub fn stat(&self, path: &str) -> io::Result<Stat> {
         let (parent, name) = split(path);
-        Ok(statat(self.dir(parent)?, checked(name)?, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(statat(
+            self.dir(parent)?,
+            checked(name)?,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// The target of a symlink beneath; none if the path is something else or does not exist.
@@ -67,10 +82,14 @@ impl Root {
     /// The file system fails.
     pub fn link_target(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
         let (parent, name) = split(path);
-        let found = self.dir(parent).and_then(|dir| Ok(readlinkat(dir, checked(name)?, Vec::new())?));
+        let found = self
+            .dir(parent)
+            .and_then(|dir| Ok(readlinkat(dir, checked(name)?, Vec::new())?));
         match found {
             Ok(target) => Ok(Some(target.into_bytes())),
-            Err(error) if is_absence(&error) || error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) if is_absence(&error) || error.kind() == io::ErrorKind::InvalidInput => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -92,7 +111,12 @@ impl Root {
 /// # Errors
 /// It does not exist, is something else, or may not be read.
 pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    Ok(openat(parent, checked(name)?, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
+    Ok(openat(
+        parent,
+        checked(name)?,
+        DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?)
 }
 
 /// The names in an open directory, in the order of their bytes.
@@ -111,8 +135,10 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 
 /// Whether an error means that there is nothing by that path.
 pub(super) fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    ) || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -122,7 +148,10 @@ fn split(path: &str) -> (&str, &str) {
 /// `..` would lead out, and `.` or nothing names no entry.
 fn checked(name: &str) -> io::Result<&str> {
     if matches!(name, "" | "." | "..") {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name:?} names no entry of a directory")));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{name:?} names no entry of a directory"),
+        ));
     }
     Ok(name)
 }

@@ -18,7 +18,10 @@ const MAX_DEPTH: usize = 255;
 /// # Errors
 /// A directory or link cannot be read.
 pub(super) fn follow(root: &Root, paths: &[String]) -> io::Result<Option<Vec<String>>> {
-    let mut follower = Follower { root, patterns: BTreeSet::new() };
+    let mut follower = Follower {
+        root,
+        patterns: BTreeSet::new(),
+    };
     for path in paths {
         follower.add(&join("", path), 0)?;
     }
@@ -46,14 +49,15 @@ impl Follower<'_> {
             current.push_str(component);
             let targets = self.targets(&current)?;
             let last = components.peek().is_none();
-            if last || !targets.is_empty() {
-                if !self.patterns.insert(current.clone()) || depth == MAX_DEPTH {
-                    return Ok(());
-                }
+            let known = (last || !targets.is_empty()) && !self.patterns.insert(current.clone());
+            if known || depth == MAX_DEPTH {
+                return Ok(());
             }
             if !targets.is_empty() {
                 let rest = components.collect::<Vec<_>>().join("/");
-                return targets.iter().try_for_each(|target| self.add(&join(target, &rest), depth + 1));
+                return targets
+                    .iter()
+                    .try_for_each(|target| self.add(&join(target, &rest), depth + 1));
             }
         }
         Ok(())
@@ -77,9 +81,17 @@ impl Follower<'_> {
     }
 
     fn target(&self, parent: &str, path: &str) -> io::Result<Option<String>> {
-        let Some(target) = self.root.link_target(path)? else { return Ok(None) };
-        let Ok(target) = String::from_utf8(target) else { return Ok(None) };
-        Ok(Some(if target.starts_with('/') { join("", &target) } else { join(parent, &target) }))
+        let Some(target) = self.root.link_target(path)? else {
+            return Ok(None);
+        };
+        let Ok(target) = String::from_utf8(target) else {
+            return Ok(None);
+        };
+        Ok(Some(if target.starts_with('/') {
+            join("", &target)
+        } else {
+            join(parent, &target)
+        }))
     }
 }
 
@@ -126,7 +138,13 @@ mod tests {
         let check = |paths: &[&str], expected: Option<&[&str]>| {
             let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
             let found = follow(&root, &paths).unwrap();
-            assert_eq!(found.as_deref().map(|f| f.iter().map(String::as_str).collect::<Vec<_>>()), expected.map(<[&str]>::to_vec), "{paths:?}");
+            assert_eq!(
+                found
+                    .as_deref()
+                    .map(|f| f.iter().map(String::as_str).collect::<Vec<_>>()),
+                expected.map(<[&str]>::to_vec),
+                "{paths:?}"
+            );
         };
         check(&["real/file"], Some(&["real/file"]));
         check(&["missing"], Some(&["missing"]));

@@ -25,7 +25,10 @@ impl Call {
     /// Reads the metadata.
     pub(super) fn from_metadata(metadata: &MetadataMap) -> Result<Self, Status> {
         Ok(Self {
-            dir: values(metadata, "dir-name")?.into_iter().next().unwrap_or_default(),
+            dir: values(metadata, "dir-name")?
+                .into_iter()
+                .next()
+                .unwrap_or_default(),
             include: values(metadata, "include-patterns")?,
             exclude: values(metadata, "exclude-patterns")?,
             follow: values(metadata, "followpaths")?,
@@ -42,10 +45,16 @@ fn values(metadata: &MetadataMap, key: &str) -> Result<Vec<String>, Status> {
     let mut found = Vec::new();
     for value in metadata.get_all(key) {
         if found.len() == MAX_VALUES {
-            return Err(Status::resource_exhausted(format!("more than {MAX_VALUES} values of {key}")));
+            return Err(Status::resource_exhausted(format!(
+                "more than {MAX_VALUES} values of {key}"
+            )));
         }
         let text = std::str::from_utf8(value.as_encoded_bytes()).map_err(|_| refuse())?;
-        found.push(if encoded { unescape(text).ok_or_else(refuse)? } else { text.to_owned() });
+        found.push(if encoded {
+            unescape(text).ok_or_else(refuse)?
+        } else {
+            text.to_owned()
+        });
     }
     Ok(found)
 }

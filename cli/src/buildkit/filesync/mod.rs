@@ -36,7 +36,9 @@ pub struct FileSyncService {
 impl FileSyncService {
     /// Offers these directories.
     pub fn new(dirs: BTreeMap<String, PathBuf>) -> Self {
-        Self { dirs: Arc::new(dirs) }
+        Self {
+            dirs: Arc::new(dirs),
+        }
     }
 }
 
@@ -45,7 +47,10 @@ impl FileSync for FileSyncService {
     type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
     type TarStreamStream = BoxStream<'static, Result<Packet, Status>>;
 
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
         let (metadata, _, incoming) = request.into_parts();
         let call = header::Call::from_metadata(&metadata)?;
         let dir = self
@@ -53,13 +58,19 @@ impl FileSync for FileSyncService {
             .get(&call.dir)
             .ok_or_else(|| Status::not_found(format!("no access allowed to dir {:?}", call.dir)))?;
         let root = Root::open(dir).map_err(|error| {
-            Status::failed_precondition(format!("cannot open the directory {}: {error}", dir.display()))
+            Status::failed_precondition(format!(
+                "cannot open the directory {}: {error}",
+                dir.display()
+            ))
         })?;
         let selection = Selection::new(&root, &call.include, &call.exclude, &call.follow)?;
         Ok(Response::new(send::stream(root, selection, incoming)))
     }
 
-    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
+    async fn tar_stream(
+        &self,
+        _: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::TarStreamStream>, Status> {
         Err(Status::unimplemented("only DiffCopy is served"))
     }
 }

@@ -12,7 +12,8 @@ const GO_SETGID: u32 = 1 << 22;
 const GO_CHAR_DEVICE: u32 = 1 << 21;
 const GO_STICKY: u32 = 1 << 20;
 const GO_IRREGULAR: u32 = 1 << 19;
-const GO_TYPE: u32 = GO_DIR | GO_SYMLINK | GO_DEVICE | GO_FIFO | GO_SOCKET | GO_CHAR_DEVICE | GO_IRREGULAR;
+const GO_TYPE: u32 =
+    GO_DIR | GO_SYMLINK | GO_DEVICE | GO_FIFO | GO_SOCKET | GO_CHAR_DEVICE | GO_IRREGULAR;
 
 /// What a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +45,28 @@ pub fn to_go_mode(mode: u32) -> u32 {
         0o140_000 => GO_SOCKET,
         _ => 0,
     };
-    let special = [(0o4000, GO_SETUID), (0o2000, GO_SETGID), (0o1000, GO_STICKY)];
-    special.iter().filter(|(bit, _)| mode & bit != 0).fold(kind | (mode & 0o777), |go, (_, bit)| go | bit)
+    let special = [
+        (0o4000, GO_SETUID),
+        (0o2000, GO_SETGID),
+        (0o1000, GO_STICKY),
+    ];
+    special
+        .iter()
+        .filter(|(bit, _)| mode & bit != 0)
+        .fold(kind | (mode & 0o777), |go, (_, bit)| go | bit)
 }
 
 /// Go's mode as a kind and the twelve permission bits.
 pub fn from_go_mode(go: u32) -> (u32, u32) {
-    let special = [(0o4000, GO_SETUID), (0o2000, GO_SETGID), (0o1000, GO_STICKY)];
-    let bits = special.iter().filter(|(_, bit)| go & bit != 0).fold(go & 0o777, |mode, (bit, _)| mode | bit);
+    let special = [
+        (0o4000, GO_SETUID),
+        (0o2000, GO_SETGID),
+        (0o1000, GO_STICKY),
+    ];
+    let bits = special
+        .iter()
+        .filter(|(_, bit)| go & bit != 0)
+        .fold(go & 0o777, |mode, (bit, _)| mode | bit);
     (go & GO_TYPE, bits)
 }
 

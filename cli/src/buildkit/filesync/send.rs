@@ -36,7 +36,12 @@ pub(super) fn stream(
         if let Err(status) = run(root, selection, incoming, outgoing.clone()).await {
             // Older receivers look at the packet, newer ones at the status; the receiver may be gone already.
             let data = status.message().as_bytes().to_vec();
-            let _ = outgoing.send(Ok(Packet { data, ..packet(PacketType::PacketErr, 0) })).await;
+            let _ = outgoing
+                .send(Ok(Packet {
+                    data,
+                    ..packet(PacketType::PacketErr, 0)
+                }))
+                .await;
             let _ = outgoing.send(Err(status)).await;
         }
     }));
@@ -99,32 +104,65 @@ async fn run(
 }
 
 fn take(offered: &Offered, id: u32) -> Result<String, Status> {
-    let path = offered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    path.ok_or_else(|| Status::invalid_argument(format!("{id} is not the number of a file, or was asked for before")))
+    let path = offered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&id);
+    path.ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "{id} is not the number of a file, or was asked for before"
+        ))
+    })
 }
 
-fn send_stats(root: &Root, selection: &Selection, offered: &Offered, outgoing: &Outgoing) -> Result<(), SendError> {
+fn send_stats(
+    root: &Root,
+    selection: &Selection,
+    offered: &Offered,
+    outgoing: &Outgoing,
+) -> Result<(), SendError> {
     let mut id = 0;
     walk(root, selection, &mut |stat| {
         if FileKind::of(stat.mode) == FileKind::Regular {
-            offered.lock().unwrap_or_else(PoisonError::into_inner).insert(id, stat.path.clone());
+            offered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(id, stat.path.clone());
         }
         id += 1;
-        let message = Packet { stat: Some(stat), ..packet(PacketType::PacketStat, 0) };
-        outgoing.blocking_send(Ok(message)).map_err(|_| SendError::Gone)
+        let message = Packet {
+            stat: Some(stat),
+            ..packet(PacketType::PacketStat, 0)
+        };
+        outgoing
+            .blocking_send(Ok(message))
+            .map_err(|_| SendError::Gone)
     })?;
-    outgoing.blocking_send(Ok(packet(PacketType::PacketStat, 0))).map_err(|_| SendError::Gone)
+    outgoing
+        .blocking_send(Ok(packet(PacketType::PacketStat, 0)))
+        .map_err(|_| SendError::Gone)
 }
 
 fn send_file(root: &Root, id: u32, path: &str, outgoing: &Outgoing) -> Result<(), SendError> {
-    let read = |source| SendError::Read { path: path.to_owned(), source };
+    let read = |source| SendError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = root.file(path).map_err(read)?;
     loop {
         let mut data = Vec::with_capacity(CHUNK);
-        (&mut file).take(CHUNK as u64).read_to_end(&mut data).map_err(read)?;
+        (&mut file)
+            .take(CHUNK as u64)
+            .read_to_end(&mut data)
+            .map_err(read)?;
         let end = data.is_empty();
-        let message = Packet { data, ..packet(PacketType::PacketData, id) };
-        outgoing.blocking_send(Ok(message)).map_err(|_| SendError::Gone)?;
+        let message = Packet {
+            data,
+            ..packet(PacketType::PacketData, id)
+        };
+        outgoing
+            .blocking_send(Ok(message))
+            .map_err(|_| SendError::Gone)?;
         if end {
             return Ok(());
         }
@@ -132,5 +170,9 @@ fn send_file(root: &Root, id: u32, path: &str, outgoing: &Outgoing) -> Result<()
 }
 
 fn packet(kind: PacketType, id: u32) -> Packet {
-    Packet { r#type: kind.into(), id, ..Packet::default() }
+    Packet {
+        r#type: kind.into(),
+        id,
+        ..Packet::default()
+    }
 }

@@ -30,7 +30,9 @@ pub enum SendError {
         source: std::io::Error,
     },
     /// The protocol's paths are UTF-8.
-    #[error("{0:?} of the context has a name that is not UTF-8: rename it, or list it in .dockerignore")]
+    #[error(
+        "{0:?} of the context has a name that is not UTF-8: rename it, or list it in .dockerignore"
+    )]
     NotUtf8(String),
     /// Nested too deep.
     #[error("{0:?} of the context lies more than {MAX_DEPTH} directories deep")]
@@ -62,26 +64,43 @@ impl Selection {
     ///
     /// # Errors
     /// A malformed pattern; a directory or link that cannot be read.
-    pub fn new(root: &Root, include: &[String], exclude: &[String], follow: &[String]) -> Result<Self, SendError> {
-        let compile = |list: &[String]| Patterns::new(list).map_err(|error| SendError::Pattern(error.to_string()));
+    pub fn new(
+        root: &Root,
+        include: &[String],
+        exclude: &[String],
+        follow: &[String],
+    ) -> Result<Self, SendError> {
+        let compile = |list: &[String]| {
+            Patterns::new(list).map_err(|error| SendError::Pattern(error.to_string()))
+        };
         let mut include = include.to_vec();
         if !follow.is_empty() {
-            let followed = follow::follow(root, follow)
-                .map_err(|source| SendError::Read { path: follow.join(", "), source })?;
+            let followed = follow::follow(root, follow).map_err(|source| SendError::Read {
+                path: follow.join(", "),
+                source,
+            })?;
             match followed {
                 Some(patterns) => include.extend(patterns.iter().map(|pattern| guarded(pattern))),
                 None => include.clear(),
             }
         }
-        let include = (!include.is_empty()).then(|| compile(&include)).transpose()?;
-        let exclude = (!exclude.is_empty()).then(|| compile(exclude)).transpose()?;
+        let include = (!include.is_empty())
+            .then(|| compile(&include))
+            .transpose()?;
+        let exclude = (!exclude.is_empty())
+            .then(|| compile(exclude))
+            .transpose()?;
         Ok(Self { include, exclude })
     }
 }
 
 /// A path that begins with `!` would be read as an exception.
 fn guarded(pattern: &str) -> String {
-    if pattern.starts_with('!') { format!("\\{pattern}") } else { pattern.to_owned() }
+    if pattern.starts_with('!') {
+        format!("\\{pattern}")
+    } else {
+        pattern.to_owned()
+    }
 }
 
 /// Calls `emit` for each selected path, in order.
@@ -93,8 +112,16 @@ pub fn walk(
     selection: &Selection,
     emit: &mut dyn FnMut(Stat) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
-    let mut walker = Walker { selection, emit, first_of_inode: HashMap::new(), pending: Vec::new() };
-    let dir = root.dir("").map_err(|source| SendError::Read { path: ".".into(), source })?;
+    let mut walker = Walker {
+        selection,
+        emit,
+        first_of_inode: HashMap::new(),
+        pending: Vec::new(),
+    };
+    let dir = root.dir("").map_err(|source| SendError::Read {
+        path: ".".into(),
+        source,
+    })?;
     walker.dir(dir.as_fd(), "", 0, &Matched::default(), &Matched::default())
 }
 
@@ -126,9 +153,13 @@ impl Walker<'_> {
         if depth > MAX_DEPTH {
             return Err(SendError::TooDeep(path.to_owned()));
         }
-        let read = |source| SendError::Read { path: if path.is_empty() { "." } else { path }.to_owned(), source };
+        let read = |source| SendError::Read {
+            path: if path.is_empty() { "." } else { path }.to_owned(),
+            source,
+        };
         for name in names(dir).map_err(read)? {
-            let verdict_path = [path.as_bytes(), name.to_bytes()].join(&b"/"[usize::from(path.is_empty())..]);
+            let verdict_path =
+                [path.as_bytes(), name.to_bytes()].join(&b"/"[usize::from(path.is_empty())..]);
             let verdict = self.verdict(&verdict_path, include, exclude);
             if !verdict.selected && !verdict.descend {
                 continue;
@@ -144,9 +175,18 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, dir: BorrowedFd<'_>, path: &str, depth: usize, verdict: &Verdict) -> Result<(), SendError> {
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &str,
+        depth: usize,
+        verdict: &Verdict,
+    ) -> Result<(), SendError> {
         let name = path.rsplit('/').next().unwrap_or(path);
-        let read = |source: std::io::Error| SendError::Read { path: path.to_owned(), source };
+        let read = |source: std::io::Error| SendError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let found = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             // Gone since the directory was listed.
@@ -163,8 +203,11 @@ impl Walker<'_> {
         let mut stat = stat_message(path, &found);
         match kind {
             FileKind::Symlink => {
-                let target = readlinkat(dir, name, Vec::new()).map_err(|error| read(error.into()))?;
-                stat.linkname = target.into_string().map_err(|_| SendError::NotUtf8(format!("{path} (its target)")))?;
+                let target =
+                    readlinkat(dir, name, Vec::new()).map_err(|error| read(error.into()))?;
+                stat.linkname = target
+                    .into_string()
+                    .map_err(|_| SendError::NotUtf8(format!("{path} (its target)")))?;
             }
             FileKind::CharDevice | FileKind::BlockDevice => {
                 stat.devmajor = rustix::fs::major(found.st_rdev).into();
@@ -187,7 +230,10 @@ impl Walker<'_> {
         verdict: &Verdict,
         found: &rustix::fs::Stat,
     ) -> Result<(), SendError> {
-        let read = |source| SendError::Read { path: path.to_owned(), source };
+        let read = |source| SendError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let waiting = self.pending.len();
         if verdict.selected {
             self.send(stat_message(path, found))?;
@@ -196,9 +242,17 @@ impl Walker<'_> {
         }
         if verdict.descend {
             match open_dir(dir, name) {
-                Ok(child) => self.dir(child.as_fd(), path, depth + 1, &verdict.include, &verdict.exclude)?,
+                Ok(child) => self.dir(
+                    child.as_fd(),
+                    path,
+                    depth + 1,
+                    &verdict.include,
+                    &verdict.exclude,
+                )?,
                 Err(error) if is_absence(&error) => {}
-                Err(error) if !verdict.selected && error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                Err(error)
+                    if !verdict.selected
+                        && error.kind() == std::io::ErrorKind::PermissionDenied => {}
                 Err(error) => return Err(read(error)),
             }
         }
@@ -226,8 +280,12 @@ impl Walker<'_> {
     }
 
     fn verdict(&self, path: &[u8], include: &Matched, exclude: &Matched) -> Verdict {
-        let mut verdict =
-            Verdict { selected: true, descend: true, include: Matched::default(), exclude: Matched::default() };
+        let mut verdict = Verdict {
+            selected: true,
+            descend: true,
+            include: Matched::default(),
+            exclude: Matched::default(),
+        };
         if let Some(patterns) = &self.selection.include {
             (verdict.selected, verdict.include) = patterns.matches_in(path, include);
             verdict.descend = verdict.selected || patterns.may_match_beneath(path);
@@ -243,12 +301,29 @@ impl Walker<'_> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}/{name}")
+    }
 }
 
 fn stat_message(path: &str, found: &rustix::fs::Stat) -> Stat {
     let mode = to_go_mode(found.st_mode);
-    let size = if FileKind::of(mode) == FileKind::Regular { found.st_size } else { 0 };
-    let mod_time = found.st_mtime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(found.st_mtime_nsec).unwrap_or(0));
-    Stat { path: path.to_owned(), mode, size, mod_time, ..Stat::default() }
+    let size = if FileKind::of(mode) == FileKind::Regular {
+        found.st_size
+    } else {
+        0
+    };
+    let mod_time = found
+        .st_mtime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::try_from(found.st_mtime_nsec).unwrap_or(0));
+    Stat {
+        path: path.to_owned(),
+        mode,
+        size,
+        mod_time,
+        ..Stat::default()
+    }
 }

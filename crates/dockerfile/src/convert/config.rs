@@ -3,11 +3,12 @@
 use bollard_buildkit_proto::pb;
 use buildyard_llb::build::Node;
 
+use super::action::owner;
 use super::env::set_in_list;
 use super::name::uppercase_keyword;
+use super::path::normalize;
 use super::quote::{list, quoted_list};
 use super::stage::Running;
-use super::transfer::{normalize, owner};
 use super::{expose, run, signal};
 use crate::duration;
 use crate::error::Problem;

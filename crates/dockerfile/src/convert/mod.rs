@@ -6,18 +6,22 @@
 //!
 //! Order, names and semantics are those of BuildKit's `frontend/dockerfile/dockerfile2llb`.
 
+mod action;
 mod chmod;
 mod config;
 mod env;
 mod expose;
 mod mount;
+mod mount_options;
 mod name;
+mod path;
 mod plan;
 mod quote;
 mod resolve;
 mod run;
 mod signal;
 mod stage;
+mod stages;
 mod transfer;
 mod work;
 
@@ -29,6 +33,7 @@ use buildyard_model::{Digest, Platform};
 
 use crate::error::{ConvertError, Problem};
 use crate::instruction::Dockerfile;
+use crate::limits;
 use crate::options::Options;
 use crate::position::Lines;
 use crate::warning::Warning;
@@ -118,14 +123,26 @@ pub fn convert(
     }
     work.set_context(ignore);
     let source = work.source_info();
-    let targets = outcomes
-        .into_iter()
-        .map(|outcome| Target {
+    let mut targets = Vec::new();
+    let mut bytes = 0;
+    for outcome in outcomes {
+        let definition = work.builder.definition(outcome.output, Some(&source));
+        // What platforms share is in the definition of each.
+        bytes += definition.def.iter().map(Vec::len).sum::<usize>();
+        if bytes > limits::DEFINITION_BYTES {
+            let limit = limits::DEFINITION_BYTES;
+            return Err(Problem::TooMuch {
+                what: "bytes of operations",
+                limit,
+            }
+            .into());
+        }
+        targets.push(Target {
             platform: outcome.platform,
-            definition: work.builder.definition(outcome.output, Some(&source)),
+            definition,
             config: outcome.config,
-        })
-        .collect();
+        });
+    }
     Ok(Conversion::Done(Box::new(Build {
         targets,
         warnings: file.warnings.clone(),

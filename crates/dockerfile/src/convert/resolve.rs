@@ -7,6 +7,7 @@ use buildyard_llb::build::Node;
 use super::ImageRequest;
 use super::plan::Plan;
 use super::stage::empty_image;
+use super::stages::config_bytes;
 use super::work::Work;
 use crate::error::{ConvertError, Problem};
 use crate::instruction::Kind;
@@ -92,6 +93,8 @@ fn image(plan: &mut Plan, work: &mut Work<'_>, number: usize) -> Result<(), Conv
     };
     let empty = found.config.rootfs.diff_ids.is_empty()
         && found.config.history.iter().all(|h| h.empty_layer);
+    work.spend(config_bytes(&found.config))
+        .map_err(|problem| problem.at(lines))?;
     stage.image = found.config.clone();
     stage.image.created = None;
     stage.image.rootfs = RootFs::default();

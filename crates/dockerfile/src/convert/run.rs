@@ -89,7 +89,7 @@ pub(super) fn inline_file(
 ) -> Result<Output, Problem> {
     let size = text.len() + name.len();
     let action = pb::FileActionMkFile {
-        path: super::transfer::normalize("/", name, false),
+        path: super::path::normalize("/", name, false),
         mode,
         data: text.into_bytes(),
         owner: None,

@@ -10,7 +10,7 @@ use super::env::{Env, split};
 use super::name::Numbering;
 use super::plan::Target;
 use super::work::Work;
-use super::{config, run, transfer};
+use super::{config, path, run, transfer};
 use crate::error::{ConvertError, Problem};
 use crate::instruction::{Argument, Instruction, Kind};
 use crate::position::Lines;
@@ -129,7 +129,7 @@ impl Running<'_, '_> {
             self.stage.state.env.set(name, value);
         }
         if !config.working_dir.is_empty() {
-            let dir = transfer::normalize("/", &config.working_dir, false);
+            let dir = path::normalize("/", &config.working_dir, false);
             config.working_dir.clone_from(&dir);
             self.stage.state.dir = dir;
         }

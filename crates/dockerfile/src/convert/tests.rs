@@ -4,6 +4,7 @@ mod build;
 mod errors;
 mod history;
 mod operations;
+mod properties;
 
 use std::collections::BTreeMap;
 
@@ -100,7 +101,14 @@ impl Case {
     }
 
     pub(super) fn error(&self) -> ConvertError {
-        self.try_run().expect_err("it is wrong")
+        // Not `expect_err`: it would print a whole build.
+        match self.try_run() {
+            Ok(_) => panic!(
+                "it should be refused: {}",
+                self.text.chars().take(500).collect::<String>()
+            ),
+            Err(error) => error,
+        }
     }
 
     /// The operation of the last step of this kind.

@@ -4,13 +4,14 @@ use bollard_buildkit_proto::pb;
 use buildyard_llb::build::{Node, Output};
 use buildyard_model::Digest;
 
+use super::action::{Actions, owner};
 use super::chmod::{self, Mode};
 use super::name::uppercase_keyword;
+use super::path::{self, has_wildcards, normalize};
 use super::run::inline_file;
 use super::stage::Running;
 use crate::error::Problem;
 use crate::expand::Expander;
-use crate::ignore::clean_path;
 use crate::instruction::Copy;
 
 /// A COPY or ADD with its variables expanded.
@@ -92,7 +93,7 @@ fn expand(running: &mut Running<'_, '_>, copy: &Copy, add: bool) -> Result<Trans
         .iter()
         .map(|source| running.expand(source))
         .collect::<Result<_, _>>()?;
-    if checksum.is_some() && !sources.iter().any(|source| is_remote(source)) {
+    if checksum.is_some() && !sources.iter().any(|source| path::is_remote(source)) {
         return Err(Problem::Invalid(
             "checksum requires HTTP(S) or Git sources".to_owned(),
         ));
@@ -121,10 +122,12 @@ fn expand(running: &mut Running<'_, '_>, copy: &Copy, add: bool) -> Result<Trans
 
 /// Refuses what is not copied yet or cannot be.
 fn check_sources(transfer: &Transfer, copy: &Copy, add: bool) -> Result<(), Problem> {
-    for source in transfer.sources.iter().filter(|source| is_remote(source)) {
-        let git =
-            !source.starts_with("http://") && !source.starts_with("https://") || is_git(source);
-        return Err(match (add, git) {
+    if let Some(source) = transfer
+        .sources
+        .iter()
+        .find(|source| path::is_remote(source))
+    {
+        return Err(match (add, path::is_git(source)) {
             (false, true) => Problem::Invalid("source can't be a git ref for COPY".to_owned()),
             (false, false) => Problem::Invalid("source can't be a URL for COPY".to_owned()),
             (true, true) => Problem::Unsupported("ADD of a Git repository".to_owned()),
@@ -135,29 +138,6 @@ fn check_sources(transfer: &Transfer, copy: &Copy, add: bool) -> Result<(), Prob
         return Err(Problem::Invalid("there is nothing to copy".to_owned()));
     }
     Ok(())
-}
-
-fn is_git(source: &str) -> bool {
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    path.ends_with(".git") || path.contains(".git/")
-}
-
-fn is_remote(source: &str) -> bool {
-    let scp = |text: &str| {
-        let (user, rest) = text.split_once('@')?;
-        let (host, _) = rest.split_once(':')?;
-        let word = |text: &str| {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        };
-        (word(user) && word(host)).then_some(())
-    };
-    ["http://", "https://", "git://", "ssh://"]
-        .iter()
-        .any(|scheme| source.starts_with(scheme))
-        || scp(source).is_some()
 }
 
 /// Where the files come from: another stage or the build context. `None` is an empty file system.
@@ -249,66 +229,6 @@ impl Transfer {
             src: path.to_owned(),
             ..self.message(owner_input)
         }
-    }
-}
-
-/// Actions of one operation; each works on the outcome of the one before.
-#[derive(Default)]
-struct Actions {
-    inputs: Vec<Output>,
-    has_base: bool,
-    actions: Vec<(Option<usize>, pb::FileActionCopy)>,
-}
-
-impl Actions {
-    fn base(&mut self, base: Option<Output>) {
-        self.has_base = base.is_some();
-        self.inputs.extend(base);
-    }
-
-    fn copy(&mut self, source: Option<Output>, action: pb::FileActionCopy) {
-        let input =
-            source.map(
-                |source| match self.inputs.iter().position(|&input| input == source) {
-                    Some(number) => number,
-                    None => {
-                        self.inputs.push(source);
-                        self.inputs.len() - 1
-                    }
-                },
-            );
-        self.actions.push((input, action));
-    }
-
-    /// Numbers: an input, -1 for an empty file system, or, counted on from the inputs, the outcome of an action.
-    fn finish(self) -> (pb::FileOp, Vec<Output>) {
-        let (inputs, count) = (self.inputs.len(), self.actions.len());
-        let number = |number: usize| number as i64;
-        let actions = self
-            .actions
-            .into_iter()
-            .enumerate()
-            .map(|(at, (source, action))| pb::FileAction {
-                input: match at {
-                    0 => {
-                        if self.has_base {
-                            0
-                        } else {
-                            -1
-                        }
-                    }
-                    _ => number(inputs + at - 1),
-                },
-                secondary_input: source.map_or(-1, number),
-                output: if at + 1 == count { 0 } else { -1 },
-                action: Some(pb::file_action::Action::Copy(action)),
-            });
-        (
-            pb::FileOp {
-                actions: actions.collect(),
-            },
-            self.inputs,
-        )
     }
 }
 
@@ -408,125 +328,4 @@ fn history(transfer: &Transfer, copy: &Copy, add: bool) -> String {
         text += &format!(" <<{}", heredoc.name);
     }
     text + &format!(" {} # buildkit", transfer.written_destination)
-}
-
-/// `user[:group]`, each a number or a name; `root` is 0. Names are looked up in the file system of `input`.
-pub(super) fn owner(text: &str, input: i64) -> pb::ChownOpt {
-    let one = |name: &str| {
-        let id = if name == "root" {
-            Some(0)
-        } else {
-            name.parse::<i32>().ok()
-        };
-        let user = match id {
-            Some(id) => pb::user_opt::User::ById(id as u32),
-            None if name.is_empty() => pb::user_opt::User::ById(0),
-            None => pb::user_opt::User::ByName(pb::NamedUserOpt {
-                name: name.to_owned(),
-                input,
-            }),
-        };
-        pb::UserOpt { user: Some(user) }
-    };
-    let (user, group) = text
-        .split_once(':')
-        .map_or((text, None), |(user, group)| (user, Some(group)));
-    pb::ChownOpt {
-        user: Some(one(user)),
-        group: group.map(one),
-    }
-}
-
-/// An absolute path without `.` and `..`, relative ones taken from `parent`. `keep_slash` keeps what says "a directory" at
-/// the end: `/` and `/.`.
-pub(super) fn normalize(parent: &str, path: &str, keep_slash: bool) -> String {
-    let joined = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{parent}/{path}")
-    };
-    let mut clean = clean_path(&format!("/{}", joined.trim_start_matches('/')));
-    if keep_slash && clean != "/" {
-        if path.ends_with('/') {
-            clean.push('/');
-        } else if path.ends_with("/.") {
-            clean.push_str("/.");
-        }
-    }
-    clean
-}
-
-fn has_wildcards(path: &str) -> bool {
-    let mut chars = path.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' | '?' | '[' => return true,
-            '\\' => drop(chars.next()),
-            _ => {}
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_made_absolute() {
-        let check = |parent, path, keep, expected| {
-            assert_eq!(
-                normalize(parent, path, keep),
-                expected,
-                "{parent:?} {path:?}"
-            );
-        };
-        check("/", "a/", false, "/a");
-        check("/", ".", false, "/");
-        check("/", "../a", false, "/a");
-        check("/w", "", false, "/w");
-        check("/w", "a", true, "/w/a");
-        check("/w", "./", true, "/w/");
-        check("/w", "/x/", true, "/x/");
-        check("/w", "/x/.", true, "/x/.");
-        check("/w", "/", true, "/");
-        check("/w", "../..", true, "/");
-        check("/w", "//x", true, "/x");
-    }
-
-    #[test]
-    fn remote_sources_are_told_from_paths() {
-        for source in [
-            "http://a",
-            "https://a/b.git",
-            "git://a",
-            "ssh://git@a/b",
-            "git@host:a/b.git",
-        ] {
-            assert!(is_remote(source), "{source}");
-        }
-        for source in ["a", "a@b", "./a@b:c/d", "github.com/a/b", "http:/a"] {
-            assert!(!is_remote(source), "{source}");
-        }
-    }
-
-    #[test]
-    fn owners_are_numbers_or_names() {
-        use pb::user_opt::User::{ById, ByName};
-        let check = |text: &str, user: pb::user_opt::User, group: Option<pb::user_opt::User>| {
-            let found = owner(text, 3);
-            assert_eq!(found.user.and_then(|user| user.user), Some(user), "{text}");
-            assert_eq!(found.group.and_then(|group| group.user), group, "{text}");
-        };
-        let name = |name: &str| {
-            ByName(pb::NamedUserOpt {
-                name: name.to_owned(),
-                input: 3,
-            })
-        };
-        check("1000", ById(1000), None);
-        check("1:2", ById(1), Some(ById(2)));
-        check("root:www", ById(0), Some(name("www")));
-        check("app", name("app"), None);
-    }
 }

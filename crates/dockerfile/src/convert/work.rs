@@ -94,7 +94,7 @@ impl<'a> Work<'a> {
     /// Says that a stage uses a path of the build context.
     pub(super) fn use_context(&mut self, path: &str) -> Output {
         self.context_paths
-            .insert(super::transfer::normalize("/", path, false));
+            .insert(super::path::normalize("/", path, false));
         self.context
     }
 

@@ -44,6 +44,9 @@ pub fn parse(source: &Source<'_>) -> Result<Dockerfile, SyntaxError> {
             1,
         ));
     }
+    if source.bytes.is_empty() {
+        return Err(refuse("the Dockerfile cannot be empty".to_owned(), 1));
+    }
     let mut file = Dockerfile {
         filename: source.filename.to_owned(),
         source: source.bytes.to_vec(),

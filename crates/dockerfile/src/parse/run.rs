@@ -16,9 +16,7 @@ const FLAGS: [(&str, Takes); 4] = [
 pub(super) fn run(request: &mut Request) -> Result<Run, Fault> {
     let flags = Flags::parse(&request.parts.flags, &FLAGS)?;
     let command = request.shell_or_exec()?;
-    if matches!(&command, CommandLine::Exec(args) if args.is_empty())
-        || command == CommandLine::Shell(String::new())
-    {
+    if matches!(&command, CommandLine::Exec(args) if args.is_empty()) {
         return Err(Fault::new("RUN requires at least one argument"));
     }
     if !flags.all("device").is_empty() {

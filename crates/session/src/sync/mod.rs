@@ -147,3 +147,6 @@ fn headers(request: &SyncRequest) -> MetadataMap {
     }
     headers
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,17 @@ fn steps_are_named_as_buildkit_names_them() {
         "FROM alpine\nRUN <<EOF\none\ntwo\nEOF",
         &["[1/2] FROM alpine", "[2/2] RUN <<EOF (one...)"],
     );
+    check(
+        "FROM alpine AS a\nRUN b",
+        &["[1/2] FROM alpine", "[2/2] RUN b"],
+    );
+    check(
+        "FROM alpine AS a\nRUN --mount=type=tmpfs,target=/t b",
+        &[
+            "[a 1/2] FROM alpine",
+            "[a 2/2] RUN --mount=type=tmpfs,target=/t b",
+        ],
+    );
     check("FROM alpine\nWORKDIR /", &["[1/2] FROM alpine"]);
     check(
         "FROM alpine AS a\nFROM a\nRUN b",
@@ -283,8 +294,14 @@ fn growth_is_bounded() {
         case(&text).error().problem,
         Problem::Expansion { .. }
     ));
-    let mut text = format!("FROM alpine\nENV A={}\n", "a".repeat(1 << 16));
-    text.extend((0..5000).map(|_| "RUN x\n"));
+    let mut text = String::from("FROM scratch AS s0\nEXPOSE 1-65535\n");
+    text.extend((1..100).map(|n| format!("FROM s{} AS s{n}\n", n - 1)));
+    assert!(matches!(
+        case(&text).error().problem,
+        Problem::TooMuch { .. }
+    ));
+    let mut text = format!("FROM alpine\nENV A={}\n", "a".repeat(1 << 19));
+    text.extend((0..200).map(|n| format!("RUN {n}\n")));
     assert!(matches!(
         case(&text).error().problem,
         Problem::TooMuch { .. }
