@@ -1,11 +1,10 @@
 //! The doing side of the farm: what a worker is made of.
 //!
-//! `snapshots` makes results ready to mount, `runner` runs one container, `exec` turns an LLB exec operation into such
-//! a run, `network` and `emulation` say what this machine can offer to it.
+//! `agent` is the worker as the coordinator knows it; `snapshots` makes results ready to mount, `runner` runs one
+//! container, `network` and `emulation` say what this machine can offer to it.
 
 pub mod agent;
 pub mod emulation;
-pub mod exec;
 pub mod network;
 pub mod runner;
 pub mod snapshots;

@@ -152,16 +152,23 @@ pub(super) fn complete_directories(
     Ok(())
 }
 
-/// Makes one link to a file below: the file is copied up under its own name, as overlayfs would do, and linked.
-/// `false` if no lower layer has the target.
+/// Makes one link to a file below: the file is copied up under its own name, as overlayfs would do, and linked. If the one
+/// who unpacked has made a copy at `path` already, that copy becomes the file. `false` if no lower layer has the target.
 pub(super) fn link(
     root: &Path,
     lowers: &[PathBuf],
     path: &[u8],
     target: &[u8],
 ) -> io::Result<bool> {
-    let copy = inside(root, target);
-    if fs::symlink_metadata(&copy).is_err() {
+    let (copy, link) = (inside(root, target), inside(root, path));
+    let copied = fs::symlink_metadata(&copy).is_ok();
+    if fs::symlink_metadata(&link).is_ok() {
+        if !copied {
+            keeping_parent(&copy, || fs::hard_link(&link, &copy))?;
+            return Ok(true);
+        }
+        keeping_parent(&link, || fs::remove_file(&link))?;
+    } else if !copied {
         let Some(found) = find(lowers, target)? else {
             return Ok(false);
         };
@@ -171,11 +178,7 @@ pub(super) fn link(
         keeping_parent(&copy, || fs::copy(&found, &copy).map(drop))?;
         Attributes::read(&found)?.write(&copy)?;
     }
-    let link = inside(root, path);
-    keeping_parent(&link, || match fs::hard_link(&copy, &link) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    })?;
+    keeping_parent(&link, || fs::hard_link(&copy, &link))?;
     Ok(true)
 }
 

@@ -195,6 +195,10 @@ impl Snapshotter for Directories {
         result
     }
 
+    fn has(&self, chain: &[LayerId]) -> bool {
+        self.names(chain).is_ok()
+    }
+
     fn new_upper(&self, chain: &[LayerId]) -> Result<UpperDir, SnapshotError> {
         let attributes = match self.roots(chain)?.first() {
             Some(root) => Attributes::read(root)

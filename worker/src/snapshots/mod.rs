@@ -60,6 +60,9 @@ pub trait Snapshotter: Send + Sync {
     /// on them). Does nothing if it is there.
     fn ensure(&self, chain: &[LayerId], content: &LayerContent<'_>) -> Result<(), SnapshotError>;
 
+    /// Whether the last layer of `chain` is present in the form that it has over the others.
+    fn has(&self, chain: &[LayerId]) -> bool;
+
     /// A fresh directory for what a step changes on top of `chain`. Its root carries the attributes of the chain's root.
     fn new_upper(&self, chain: &[LayerId]) -> Result<UpperDir, SnapshotError>;
 
@@ -79,7 +82,8 @@ pub struct LayerContent<'a> {
     /// The layer's table of contents.
     pub toc: &'a Toc,
     /// Unpacks the layer into an empty directory in overlayfs's form: whiteouts as character devices 0:0, opaque
-    /// directories with `trusted.overlay.opaque`. Entries of the kind `LinkBelow` are left out: the snapshotter makes them.
+    /// directories with `trusted.overlay.opaque`. It may make `LinkBelow` entries as copies, or leave them out: the
+    /// snapshotter links them.
     pub unpack: &'a (dyn Fn(&Path) -> Result<(), FillError> + Sync),
 }
 

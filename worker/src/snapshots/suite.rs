@@ -437,6 +437,8 @@ pub(super) fn directories_passed_through_look_as_below(open: Open) {
     bed.push(vec![home, dir("home/sub")]);
     bed.push(vec![file("home/sub/file")]);
     assert_eq!(bed.chain[1], top[1]);
+    assert!(bed.snapshots.has(&bed.chain) && bed.snapshots.has(&top[..2]));
+    assert!(!bed.snapshots.has(&top[1..2]), "never filled over nothing");
     assert_eq!(
         bed.see(|root| fs::metadata(root.join("home")).unwrap().uid()),
         43

@@ -11,7 +11,7 @@ use crate::agent::Offered;
 use crate::emulation::{
     EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
 };
-use crate::network::StepNetwork;
+use crate::network::{PrivateNetwork, StepNetwork};
 use crate::runner::{OciRuntime, OciRuntimeConfig, Runner};
 use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
 
@@ -29,6 +29,7 @@ pub(in crate::agent) struct Executor {
     pub(super) runner: Arc<dyn Runner>,
     pub(super) caches: Caches,
     platforms: Platforms,
+    private_network: Option<Arc<PrivateNetwork>>,
 }
 
 impl Executor {
@@ -61,11 +62,19 @@ impl Executor {
         for problem in &platforms.problems {
             tracing::warn!(problem, "a platform cannot be emulated");
         }
+        let private_network = PrivateNetwork::open(&config.data).map(Arc::new);
+        if let Err(error) = &private_network {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "steps have no network here, unless they use the machine's"
+            );
+        }
         Ok(Self {
             snapshots: Arc::new(snapshots),
             runner: Arc::new(runner),
             caches: Caches::open(config.data.join("caches"))?,
             platforms,
+            private_network: private_network.ok(),
         })
     }
 
@@ -88,12 +97,16 @@ impl Executor {
 
     /// The network of steps that ask for none in particular.
     pub(super) fn network(&self) -> StepNetwork {
-        StepNetwork::None
+        let private = self.private_network.clone();
+        private.map_or(StepNetwork::None, StepNetwork::Private)
     }
 
     /// What networks steps can have here, for people.
     pub(in crate::agent) fn networks(&self, host: bool) -> Vec<String> {
         let mut networks = vec!["none".to_owned()];
+        if self.private_network.is_some() {
+            networks.push("private".to_owned());
+        }
         if host {
             networks.push("host".to_owned());
         }

@@ -32,10 +32,9 @@ pub(super) async fn ready(
         layers: &machine.layers,
         job: &job.spec.id,
     };
-    let held = snapshots.holds();
     for end in 1..=chain.0.len() {
         let id = chain.0[end - 1];
-        if held.iter().any(|(layer, _)| *layer == id) {
+        if snapshots.has(&chain.0[..end]) {
             continue;
         }
         let toc = machine

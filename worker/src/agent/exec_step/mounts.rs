@@ -97,7 +97,10 @@ pub(super) async fn prepare(
         _caches: Vec::new(),
     };
     prepared.keep(root, ready, upper, true);
-    for mount in exec.mounts.iter().filter(|mount| mount.dest != "/") {
+    let mut mounts: Vec<&pb::Mount> = exec.mounts.iter().filter(|m| m.dest != "/").collect();
+    // What lies in another mount comes after it, as in BuildKit.
+    mounts.sort_by_key(|mount| &mount.dest);
+    for mount in mounts {
         let source = prepared
             .source(machine, job, step, executor, inputs, mount, platform)
             .await?;

@@ -16,6 +16,10 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 /// The process that an operation's meta describes.
 pub(super) fn process(meta: &pb::Meta, names: &NameFiles) -> Result<Process, NameError> {
     let user = lookup_user(names, &meta.user)?;
+    let mut additional_gids = user.groups;
+    if !additional_gids.contains(&user.gid) {
+        additional_gids.insert(0, user.gid);
+    }
     let mut env = meta.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.insert(0, DEFAULT_PATH.to_owned());
@@ -44,7 +48,7 @@ pub(super) fn process(meta: &pb::Meta, names: &NameFiles) -> Result<Process, Nam
         user: User {
             uid: user.uid,
             gid: user.gid,
-            additional_gids: user.groups,
+            additional_gids,
         },
         rlimits: meta
             .ulimit

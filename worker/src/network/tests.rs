@@ -1,0 +1,153 @@
+//! A private network between namespaces of the test's own.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use super::*;
+use crate::emulation::{EmulationConfig, EmulatorKind, probe};
+use crate::runner::Exit;
+use crate::snapshots::Snapshotter;
+use crate::testing::{Machine, Said, arm64_busybox, fill_with_busybox};
+
+/// A machine with a network namespace as its host's, and another one as the world outside, with a server on 192.0.2.10
+/// that says whom it sees.
+struct Bed {
+    machine: Machine,
+    host: std::fs::File,
+    world: std::fs::File,
+    network: Option<Arc<PrivateNetwork>>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let machine = Machine::new();
+        let [host, world] = [(), ()].map(|()| namespace::create(None).unwrap());
+        let wire = format!(
+            "link set lo up\nlink add wan0 type veth peer name eth0 netns {}\naddress add 192.0.2.1/24 dev wan0\nlink set wan0 up\n",
+            namespace::path(&world).display()
+        );
+        let far = "link set lo up\naddress add 192.0.2.10/24 dev eth0\nlink set eth0 up\n";
+        tools::inside(&host, || tools::ip_batch("test", &wire)).unwrap();
+        tools::inside(&world, || tools::ip_batch("test", far)).unwrap();
+        let network = tools::inside(&host, || PrivateNetwork::open(machine.dir.path())).unwrap();
+        Self {
+            machine,
+            host,
+            world,
+            network: Some(Arc::new(network)),
+        }
+    }
+
+    fn private(&self) -> StepNetwork {
+        StepNetwork::Private(self.network.clone().unwrap())
+    }
+
+    /// Serves `times` connections in the world outside: tells each where it comes from.
+    fn serve(&self, times: usize) -> thread::JoinHandle<()> {
+        let listener = tools::inside(&self.world, || {
+            Ok(TcpListener::bind("192.0.2.10:80").unwrap())
+        })
+        .unwrap();
+        thread::spawn(move || {
+            for _ in 0..times {
+                let (mut connection, from) = listener.accept().unwrap();
+                writeln!(connection, "you are {}", from.ip()).unwrap();
+            }
+        })
+    }
+
+    fn links(&self) -> String {
+        tools::inside(&self.host, || tools::ip_json(&["link"]))
+            .unwrap()
+            .to_string()
+    }
+}
+
+const ASK: &str = "nc 192.0.2.10 80 < /dev/null; ip -4 -o address show eth0 | grep -c ' 10.213.'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_reaches_the_world_with_the_machines_address() {
+    let mut bed = Bed::new();
+    let server = bed.serve(2);
+    for _ in 0..2 {
+        let said: Said = bed
+            .machine
+            .run(ASK, |spec| spec.network = bed.private())
+            .await
+            .unwrap();
+        assert_eq!(said.stdout, "you are 192.0.2.1\n1\n", "{}", said.stderr);
+        assert_eq!(said.ran.exit, Exit::Code(0));
+    }
+    server.join().unwrap();
+    assert!(bed.links().contains("\"by"), "{}", bed.links());
+    bed.network = None;
+    assert!(
+        !bed.links().contains("\"by"),
+        "the bridge is left: {}",
+        bed.links()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emulated_step_reaches_it_too() {
+    let bed = Bed::new();
+    let platforms = probe(&EmulationConfig {
+        search: vec!["/usr/bin".into()],
+        ..EmulationConfig::default()
+    });
+    let arm64 = buildyard_model::Platform::new("linux", "arm64", "");
+    let emulator = platforms
+        .emulator(&arm64)
+        .unwrap()
+        .expect("arm64 is emulated here");
+    assert_eq!(emulator.kind, EmulatorKind::UserNamespace);
+    let busybox = arm64_busybox();
+    let chain = [bed
+        .machine
+        .layer("arm64", |dir| fill_with_busybox(dir, &busybox))];
+    let upper = bed.machine.snapshots.new_upper(&chain).unwrap();
+    let mut spec = bed.machine.spec(&chain, &upper, ASK);
+    spec.network = bed.private();
+    emulator.apply(&mut spec);
+    let server = bed.serve(1);
+    let (ran, stdout, stderr) = bed
+        .machine
+        .run_spec(spec, Default::default())
+        .await
+        .unwrap();
+    assert_eq!(stdout, "you are 192.0.2.1\n1\n", "{stderr}");
+    assert_eq!(ran.exit, Exit::Code(0));
+    server.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_do_not_reach_each_other() {
+    let bed = Bed::new();
+    let serve = bed.machine.run(
+        "ip -4 -o address show eth0; nc -l -p 81 -w 4 < /dev/null",
+        |spec| spec.network = bed.private(),
+    );
+    // Addresses are given out in turn: of these two, the one that serves has the lower or the higher one.
+    let subnet = "$(ip -4 -o address show eth0 | grep -o '10[.]213[.][0-9]*' | head -n 1)";
+    let ask = format!(
+        "sleep 1; for host in 2 3; do nc -w 1 {subnet}.$host 81 < /dev/null && echo reached; done; echo done"
+    );
+    let ask = bed.machine.run(&ask, |spec| spec.network = bed.private());
+    let (server, client) = tokio::join!(serve, ask);
+    assert!(server.unwrap().stdout.contains("10.213."));
+    assert_eq!(client.unwrap().stdout, "done\n");
+}
+
+#[test]
+fn leftovers_of_a_killed_worker_are_replaced() {
+    let bed = Bed::new();
+    // As after a kill: nothing is removed.
+    std::mem::forget(bed.network.clone());
+    let again = tools::inside(&bed.host, || PrivateNetwork::open(bed.machine.dir.path())).unwrap();
+    let links = bed.links();
+    assert_eq!(links.matches("\"by").count(), 1, "{links}");
+    drop(again);
+    assert!(!bed.links().contains("\"by"));
+}
