@@ -7,9 +7,13 @@
 
 pub mod api;
 pub mod backend;
+mod coordinator;
 pub mod endpoint;
 pub mod engine;
 pub mod export;
 pub mod farm;
 pub mod layers;
 pub mod progress;
+mod web;
+
+pub use coordinator::{Coordinator, CoordinatorConfig};

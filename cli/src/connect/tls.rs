@@ -42,7 +42,8 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConnectError> {
             }
         }
         None => {
-            drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs))
+            // Certificates of the system that rustls cannot read are passed over, as browsers do.
+            let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
     Ok(roots)

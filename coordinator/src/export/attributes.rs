@@ -117,8 +117,8 @@ impl Attributes {
         Ok((named, Compression { kind, level }, force))
     }
 
-    /// `source-date-epoch` (Unix seconds) as RFC 3339. Times in layers stay as they are: `rewrite-timestamp` is refused.
-    pub(super) fn epoch(&mut self) -> Result<Option<String>, ExportError> {
+    /// `source-date-epoch`. Times in layers stay as they are: `rewrite-timestamp` is refused.
+    pub(super) fn epoch(&mut self) -> Result<Option<jiff::Timestamp>, ExportError> {
         if self.flag("rewrite-timestamp")? == Some(true) {
             return Err(self.refuse("rewrite-timestamp is not supported yet".to_owned()));
         }
@@ -132,10 +132,8 @@ impl Attributes {
             .parse()
             .ok()
             .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-        let time = time.ok_or_else(|| {
-            self.refuse(format!("source-date-epoch {text:?} is not in Unix seconds"))
-        })?;
-        Ok(Some(time.to_string()))
+        let refuse = || self.refuse(format!("source-date-epoch {text:?} is not in Unix seconds"));
+        time.map(Some).ok_or_else(refuse)
     }
 
     /// Refuses what is left, other than what has no effect.

@@ -24,6 +24,7 @@ pub(super) struct ImageOptions {
     compression: Compression,
     force: bool,
     annotations: Annotations,
+    /// RFC 3339.
     epoch: Option<String>,
 }
 
@@ -80,7 +81,7 @@ impl ImageOptions {
             compression,
             force,
             annotations,
-            epoch: attributes.epoch()?,
+            epoch: attributes.epoch()?.map(|time| time.to_string()),
         })
     }
 

@@ -24,6 +24,8 @@ const PIECE: usize = 256 << 10;
 pub(super) struct FilesExport {
     tar: bool,
     split: Option<bool>,
+    /// The time of every file, in Unix seconds.
+    epoch: Option<i64>,
 }
 
 impl FilesExport {
@@ -33,15 +35,8 @@ impl FilesExport {
             return Err(attributes.refuse("mode=delete is not supported yet".to_owned()));
         }
         let split = attributes.flag("platform-split")?;
-        if attributes
-            .text("source-date-epoch")
-            .is_some_and(|text| !text.is_empty())
-        {
-            return Err(
-                attributes.refuse("source-date-epoch is not supported yet for files".to_owned())
-            );
-        }
-        Ok(Self { tar, split })
+        let epoch = attributes.epoch()?.map(|time| time.as_second());
+        Ok(Self { tar, split, epoch })
     }
 
     /// Whether it is one archive and not a directory.
@@ -70,7 +65,7 @@ impl FilesExport {
                 source,
             });
         }
-        let tree = Arc::new(Tree::combine(parts)?);
+        let tree = Arc::new(Tree::combine(parts, self.epoch)?);
         let doing = if self.tar {
             "sending tarball"
         } else {

@@ -43,7 +43,8 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Puts the parts together. Where they go to one directory they may share directories, but no other path.
-    pub(super) fn combine(parts: Vec<Part>) -> Result<Self, ExportError> {
+    /// With `epoch` (Unix seconds) every path gets that time.
+    pub(super) fn combine(parts: Vec<Part>, epoch: Option<i64>) -> Result<Self, ExportError> {
         let mut combined = Combined::default();
         for part in &parts {
             combined.add(part)?;
@@ -56,7 +57,13 @@ impl Tree {
                 .map(|flat| (*flat, part.source.clone()))
         });
         let sources = Arc::new(sources.collect());
-        let toc = Arc::new(combined.finish());
+        let mut toc = combined.finish();
+        if let Some(seconds) = epoch {
+            toc.entries
+                .iter_mut()
+                .for_each(|entry| entry.mtime = Time { seconds, nanos: 0 });
+        }
+        let toc = Arc::new(toc);
         let mut first_names = HashMap::new();
         for (index, entry) in toc.entries.iter().enumerate() {
             if let Kind::File { ino, .. } = entry.kind {

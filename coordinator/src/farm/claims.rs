@@ -129,6 +129,12 @@ impl Claims {
             .cloned()
     }
 
+    /// How many steps run on a worker.
+    pub(super) fn running_on(&self, worker: &WorkerId) -> u32 {
+        let runs = self.lock();
+        u32::try_from(runs.values().filter(|run| run.worker == *worker).count()).unwrap_or(u32::MAX)
+    }
+
     /// A run ended; wakes those who wait. Ends of a generation that is not the present one are ignored.
     pub(super) fn end(&self, held: &HeldClaim, end: RunEnd) {
         let mut runs = self.lock();

@@ -137,6 +137,26 @@ impl Farm {
             .collect()
     }
 
+    /// How many steps run on a worker, as far as this process knows.
+    pub fn running_on(&self, worker: &WorkerId) -> u32 {
+        self.claims.running_on(worker)
+    }
+
+    /// How many jobs wait for a worker, and how many have one.
+    pub fn jobs(&self) -> (usize, usize) {
+        let jobs = self.lock_jobs();
+        let waiting = jobs
+            .values()
+            .filter(|job| {
+                job.worker
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .is_none()
+            })
+            .count();
+        (waiting, jobs.len() - waiting)
+    }
+
     fn note_known(&self, record: WorkerRecord) {
         self.known
             .lock()

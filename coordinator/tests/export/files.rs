@@ -160,3 +160,20 @@ async fn a_tar_holds_the_same() {
     );
     assert_eq!(members.len(), 16);
 }
+
+#[tokio::test]
+async fn an_epoch_is_every_files_time() {
+    let bench = Bench::new();
+    let images = [layered(&bench, "linux/amd64")];
+    bench
+        .export("local", &[("source-date-epoch", "1234567890")], &images)
+        .await
+        .expect("it can be sent");
+    let files = bench.client.files.lock().expect("no test panics with it");
+    assert!(
+        files
+            .values()
+            .all(|(entry, _)| entry.mtime.seconds == 1_234_567_890)
+    );
+    assert_eq!(files.len(), 7);
+}

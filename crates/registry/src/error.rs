@@ -29,8 +29,9 @@ pub enum RegistryError {
     },
     /// The registry doesn't let us.
     #[error(
-        "{what}: access denied by {host} ({tried}): the repository does not exist or may require authorization{}; log in with `docker login {host}` where the build is started",
-        said(message)
+        "{what}: access denied by {host} ({tried}): the repository does not exist or may require authorization{}; log in with `docker login{}` where the build is started",
+        said(message),
+        login_argument(host)
     )]
     Unauthorized {
         /// What was asked for.
@@ -159,6 +160,15 @@ fn said(message: &str) -> String {
         String::new()
     } else {
         format!(": {message}")
+    }
+}
+
+/// Docker Hub is the registry that `docker login` means by itself.
+fn login_argument(host: &str) -> String {
+    if host == "registry-1.docker.io" {
+        String::new()
+    } else {
+        format!(" {host}")
     }
 }
 

@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use super::board::Board;
 use super::config::{Offered, WorkerConfig};
+use super::exec_step::{Executor, ExecutorConfig};
 use super::job::{self, Job};
 use super::layers::Layers;
 use super::link;
 use super::machine::Machine;
 use super::running::Running;
 use super::spec::{JobSpec, decode_result};
-use crate::exec::{Executor, ExecutorConfig};
 
 /// How long running steps may take to end when the worker is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,8 +43,14 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
         let began = std::time::Instant::now();
         match attached(&machine, &config, &session, &mut events, &tasks, &cancel).await {
             Ok(()) => break,
-            Err(status) if status.code() == tonic::Code::AlreadyExists && machine.running.claims().is_empty() => {
-                refused = Some(anyhow::anyhow!("the coordinator refuses this worker: {}", status.message()));
+            Err(status)
+                if status.code() == tonic::Code::AlreadyExists
+                    && machine.running.claims().is_empty() =>
+            {
+                refused = Some(anyhow::anyhow!(
+                    "the coordinator refuses this worker: {}",
+                    status.message()
+                ));
                 break;
             }
             Err(status) => tracing::info!(%status, "not attached to the coordinator; trying again"),
@@ -58,7 +64,12 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    for job in machine.jobs.lock().expect("nobody panics while holding it").values() {
+    for job in machine
+        .jobs
+        .lock()
+        .expect("nobody panics while holding it")
+        .values()
+    {
         job.cancel.cancel();
     }
     machine.running.stop_all();
@@ -82,13 +93,15 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         None => FlatFiles::new(config.data.join("flats"))
             .with_context(|| format!("opening the flat files in {}", config.data.display()))?,
     };
-    let executes = config.platforms.as_ref().is_none_or(|platforms| !platforms.is_empty());
+    let executes = config
+        .platforms
+        .as_ref()
+        .is_none_or(|platforms| !platforms.is_empty());
     let mut offered = Vec::new();
     let mut executor = None;
     if executes {
         let started = Executor::start(ExecutorConfig {
             data: config.data.clone(),
-            allow_host_network: config.allow_host_network,
             allow_host_binfmt: config.allow_host_binfmt,
         })
         .await?;
@@ -96,16 +109,28 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         if let Some(wanted) = &config.platforms {
             let all = offered.clone();
             offered.retain(|offer| wanted.contains(&offer.platform));
-            if let Some(missing) = wanted.iter().find(|w| !all.iter().any(|offer| offer.platform == **w)) {
-                let have: Vec<String> = all.iter().map(|offer| offer.platform.to_string()).collect();
-                anyhow::bail!("this machine cannot run {missing} (it can run {})", have.join(", "));
+            if let Some(missing) = wanted
+                .iter()
+                .find(|w| !all.iter().any(|offer| offer.platform == **w))
+            {
+                let have: Vec<String> =
+                    all.iter().map(|offer| offer.platform.to_string()).collect();
+                anyhow::bail!(
+                    "this machine cannot run {missing} (it can run {})",
+                    have.join(", ")
+                );
             }
         }
         executor = Some(started);
     }
     let slots = usize::try_from(config.slots.max(1)).unwrap_or(1);
     Ok(Machine {
-        layers: Layers::new(link.clone(), flats, config.shared_flats.is_some(), config.registry.clone()),
+        layers: Layers::new(
+            link.clone(),
+            flats,
+            config.shared_flats.is_some(),
+            config.registry.clone(),
+        ),
         link,
         trees: Default::default(),
         running: Arc::new(Running::default()),
@@ -131,11 +156,16 @@ async fn attached(
     let message = |event| proto::FromWorker { event: Some(event) };
     let closed = |_| tonic::Status::unavailable("the connection is closed");
     sender
-        .send(message(from_worker::Event::Register(register(machine, config, session))))
+        .send(message(from_worker::Event::Register(register(
+            machine, config, session,
+        ))))
         .await
         .map_err(closed)?;
     let mut client = machine.link.client();
-    let mut orders = client.attach(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut orders = client
+        .attach(ReceiverStream::new(receiver))
+        .await?
+        .into_inner();
     let mut heartbeat = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
@@ -201,14 +231,24 @@ fn register(machine: &Machine, config: &WorkerConfig, session: &str) -> proto::R
         emulated: !offer.emulator.is_empty(),
         how: offer.emulator.clone(),
     };
-    let networks = machine.executor.as_ref().map(Executor::networks).unwrap_or_default();
+    let networks = machine
+        .executor
+        .as_ref()
+        .map(|executor| executor.networks(machine.allow_host_network));
+    let networks = networks.unwrap_or_default();
     proto::Register {
         name: config.name.clone(),
         session: session.to_owned(),
         platforms: machine.offered.iter().map(offered).collect(),
         slots: config.slots,
         claims: machine.running.claims(),
-        jobs: machine.jobs.lock().expect("nobody panics while holding it").keys().cloned().collect(),
+        jobs: machine
+            .jobs
+            .lock()
+            .expect("nobody panics while holding it")
+            .keys()
+            .cloned()
+            .collect(),
         shares_flat_files: config.shared_flats.is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         networks,
@@ -219,7 +259,12 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
     match order {
         to_worker::Order::StartJob(order) => start_job(machine, tasks, order),
         to_worker::Order::CancelJob(order) => {
-            if let Some(job) = machine.jobs.lock().expect("nobody panics while holding it").remove(&order.job) {
+            if let Some(job) = machine
+                .jobs
+                .lock()
+                .expect("nobody panics while holding it")
+                .remove(&order.job)
+            {
                 tracing::info!(job = order.job, reason = order.reason, "a job is cancelled");
                 job.cancel.cancel();
             }
@@ -231,7 +276,12 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
             }
         }
         to_worker::Order::StepKnown(order) => {
-            let job = machine.jobs.lock().expect("nobody panics while holding it").get(&order.job).cloned();
+            let job = machine
+                .jobs
+                .lock()
+                .expect("nobody panics while holding it")
+                .get(&order.job)
+                .cloned();
             let chains = decode_result(order.result.unwrap_or_default());
             if let (Some(job), Ok(step), Ok(chains)) = (job, order.step.parse(), chains) {
                 job.board.set(step, chains);
@@ -242,7 +292,12 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
                 machine.running.stop(claim);
             }
             for job in &registered.lost_jobs {
-                if let Some(job) = machine.jobs.lock().expect("nobody panics while holding it").remove(job) {
+                if let Some(job) = machine
+                    .jobs
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .remove(job)
+                {
                     job.cancel.cancel();
                 }
             }
@@ -264,18 +319,33 @@ fn start_job(machine: &Arc<Machine>, tasks: &TaskTracker, order: proto::StartJob
                     message: error.to_string(),
                     ..proto::Failure::default()
                 };
-                let ended = proto::JobEnded { job: id, failure: Some(failure) };
+                let ended = proto::JobEnded {
+                    job: id,
+                    failure: Some(failure),
+                };
                 machine.link.send(from_worker::Event::JobEnded(ended)).await;
             });
             return;
         }
     };
     let board = Board::new(&spec);
-    let job = Arc::new(Job { spec, board, cancel: CancellationToken::new() });
-    machine.jobs.lock().expect("nobody panics while holding it").insert(id.clone(), job.clone());
+    let job = Arc::new(Job {
+        spec,
+        board,
+        cancel: CancellationToken::new(),
+    });
+    machine
+        .jobs
+        .lock()
+        .expect("nobody panics while holding it")
+        .insert(id.clone(), job.clone());
     let machine = machine.clone();
     tasks.spawn(async move {
         job::run(machine.clone(), job).await;
-        machine.jobs.lock().expect("nobody panics while holding it").remove(&id);
+        machine
+            .jobs
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(&id);
     });
 }

@@ -18,9 +18,13 @@ impl Board {
     pub(crate) fn new(spec: &JobSpec) -> Self {
         let mut slots = HashMap::new();
         for job_step in &spec.steps {
-            slots.entry(job_step.step.digest).or_insert_with(|| watch::Sender::new(None));
+            slots
+                .entry(job_step.step.digest)
+                .or_insert_with(|| watch::Sender::new(None));
             for (input, _) in &job_step.inputs {
-                slots.entry(*input).or_insert_with(|| watch::Sender::new(None));
+                slots
+                    .entry(*input)
+                    .or_insert_with(|| watch::Sender::new(None));
             }
         }
         let board = Self(slots);
@@ -40,7 +44,10 @@ impl Board {
     /// Waits for a result.
     pub(crate) async fn get(&self, step: StepDigest) -> Arc<[Chain]> {
         let mut slot = self.0[&step].subscribe();
-        let value = slot.wait_for(Option::is_some).await.expect("the board outlives its readers");
+        let value = slot
+            .wait_for(Option::is_some)
+            .await
+            .expect("the board outlives its readers");
         value.clone().expect("waited for a value")
     }
 }

@@ -8,7 +8,13 @@ pub(crate) type Failure = proto::Failure;
 
 /// The user's command or request failed.
 pub(crate) fn of_step(step: StepDigest, message: impl Into<String>, exit_code: i32) -> Failure {
-    Failure { kind: Kind::Step.into(), message: message.into(), step: step.to_string(), exit_code, layer: String::new() }
+    Failure {
+        kind: Kind::Step.into(),
+        message: message.into(),
+        step: step.to_string(),
+        exit_code,
+        layer: String::new(),
+    }
 }
 
 /// This machine could not do it; another may.
@@ -23,7 +29,11 @@ pub(crate) fn of_worker(step: StepDigest, error: &anyhow::Error) -> Failure {
 }
 
 /// Bytes of a layer that the step needs are nowhere to be had.
-pub(crate) fn of_lost_layer(step: StepDigest, layer: LayerId, message: impl Into<String>) -> Failure {
+pub(crate) fn of_lost_layer(
+    step: StepDigest,
+    layer: LayerId,
+    message: impl Into<String>,
+) -> Failure {
     Failure {
         kind: Kind::LostLayer.into(),
         message: message.into(),

@@ -62,9 +62,10 @@ pub(super) async fn run(
             }
             Ok(made)
         }
-        Err(FileStepError::Machine(what, error)) => {
-            Err(failure::of_worker(step.step.digest, &anyhow::Error::from(error).context(what)))
-        }
+        Err(FileStepError::Machine(what, error)) => Err(failure::of_worker(
+            step.step.digest,
+            &anyhow::Error::from(error).context(what),
+        )),
         Err(error) => Err(failure::of_step(step.step.digest, error.to_string(), 0)),
     }
 }
@@ -94,11 +95,21 @@ pub(super) async fn diff(
     op: &pb::DiffOp,
     inputs: &[Chain],
 ) -> Result<Made, Failure> {
-    let chain = |index: i64| usize::try_from(index).ok().and_then(|i| inputs.get(i)).cloned().unwrap_or_default();
+    let chain = |index: i64| {
+        usize::try_from(index)
+            .ok()
+            .and_then(|i| inputs.get(i))
+            .cloned()
+            .unwrap_or_default()
+    };
     let lower = chain(op.lower.map_or(-1, |lower| lower.input));
     let upper = chain(op.upper.map_or(-1, |upper| upper.input));
     if let Some(rest) = upper.0.strip_prefix(lower.0.as_slice()) {
-        return Ok(Made { outputs: vec![Chain(rest.to_vec())], layers: Vec::new(), emulator: String::new() });
+        return Ok(Made {
+            outputs: vec![Chain(rest.to_vec())],
+            layers: Vec::new(),
+            emulator: String::new(),
+        });
     }
     let trees = trees(machine, job, step, &[lower, upper]).await?;
     let toc = tokio::task::spawn_blocking(move || Arc::new(tree_diff(&trees[0], &trees[1])))
@@ -109,7 +120,11 @@ pub(super) async fn diff(
 
 fn made_one(toc: Arc<Toc>) -> Made {
     let id = toc.layer_id();
-    Made { outputs: vec![Chain(vec![id])], layers: vec![(id, toc)], emulator: String::new() }
+    Made {
+        outputs: vec![Chain(vec![id])],
+        layers: vec![(id, toc)],
+        emulator: String::new(),
+    }
 }
 
 async fn trees(
@@ -118,7 +133,10 @@ async fn trees(
     step: &JobStep,
     chains: &[Chain],
 ) -> Result<Vec<Arc<Tree>>, Failure> {
-    let tocs = JobTocs { layers: &machine.layers, job: &job.spec.id };
+    let tocs = JobTocs {
+        layers: &machine.layers,
+        job: &job.spec.id,
+    };
     let mut trees = Vec::with_capacity(chains.len());
     for chain in chains {
         match machine.trees.tree(chain, &tocs).await {
@@ -133,14 +151,28 @@ async fn trees(
     Ok(trees)
 }
 
-async fn bytes_present(machine: &Machine, job: &Job, step: &JobStep, chains: &[Chain]) -> Result<(), Failure> {
+async fn bytes_present(
+    machine: &Machine,
+    job: &Job,
+    step: &JobStep,
+    chains: &[Chain],
+) -> Result<(), Failure> {
     for layer in chains.iter().flat_map(|chain| &chain.0) {
-        machine.layers.present(&job.spec.id, *layer).await.map_err(|error| tocs_failure(step, error))?;
+        machine
+            .layers
+            .present(&job.spec.id, *layer)
+            .await
+            .map_err(|error| tocs_failure(step, error))?;
     }
     Ok(())
 }
 
 fn now() -> Time {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        nanos: now.subsec_nanos(),
+    }
 }

@@ -26,7 +26,10 @@ pub(super) async fn run(machine: Arc<Machine>, job: Arc<Job>) {
         failure = evaluate(&machine, &job) => failure,
         () = job.cancel.cancelled() => return,
     };
-    let ended = proto::JobEnded { job: job.spec.id.clone(), failure };
+    let ended = proto::JobEnded {
+        job: job.spec.id.clone(),
+        failure,
+    };
     machine.link.send(from_worker::Event::JobEnded(ended)).await;
 }
 
@@ -41,7 +44,11 @@ async fn evaluate(machine: &Arc<Machine>, job: &Arc<Job>) -> Option<Failure> {
             Ok(Err(failure)) => return Some(failure),
             Err(error) => {
                 let message = format!("a task of the worker died: {error}");
-                return Some(Failure { kind: proto::failure::Kind::Worker.into(), message, ..Failure::default() });
+                return Some(Failure {
+                    kind: proto::failure::Kind::Worker.into(),
+                    message,
+                    ..Failure::default()
+                });
             }
         }
     }

@@ -36,9 +36,21 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Layers over these flat files; `shared` if they are the coordinator's own.
-    pub(super) fn new(link: Link, flats: FlatFiles, shared: bool, registry: RegistryConfig) -> Self {
+    pub(super) fn new(
+        link: Link,
+        flats: FlatFiles,
+        shared: bool,
+        registry: RegistryConfig,
+    ) -> Self {
         let memory = Mutex::new(LruCache::new(KEPT.try_into().expect("not zero")));
-        Self { link, flats, shared, registry, memory, busy: Mutex::default() }
+        Self {
+            link,
+            flats,
+            shared,
+            registry,
+            memory,
+            busy: Mutex::default(),
+        }
     }
 
     /// The flat files.
@@ -71,7 +83,9 @@ impl Layers {
             self.pull(job, id, &info).await?
         } else {
             let bytes = info.toc.clone();
-            let decoded = tokio::task::spawn_blocking(move || Toc::decode(&bytes)).await.expect("decoding does not panic");
+            let decoded = tokio::task::spawn_blocking(move || Toc::decode(&bytes))
+                .await
+                .expect("decoding does not panic");
             Arc::new(decoded.map_err(|error| lost(id, error))?)
         };
         self.remember(id, toc.clone());
@@ -106,7 +120,10 @@ impl Layers {
     fn missing(&self, id: LayerId, toc: &Toc) -> Result<Vec<(FlatId, Vec<Range<u64>>)>, TocsError> {
         let mut missing = Vec::new();
         for (flat, ranges) in ranges_of(toc) {
-            let absent = self.flats.missing(flat, &ranges).map_err(|error| failed(id, error))?;
+            let absent = self
+                .flats
+                .missing(flat, &ranges)
+                .map_err(|error| failed(id, error))?;
             if !absent.is_empty() {
                 missing.push((flat, absent));
             }
@@ -115,12 +132,16 @@ impl Layers {
     }
 
     async fn look_up(&self, id: LayerId) -> Result<proto::LayerInfo, TocsError> {
-        let request = proto::GetLayersRequest { layers: vec![id.to_string()] };
+        let request = proto::GetLayersRequest {
+            layers: vec![id.to_string()],
+        };
         let reply = self.link.call(|mut client| {
             let request = request.clone();
             async move { client.get_layers(request).await }
         });
-        let reply = reply.await.map_err(|status| failed(id, std::io::Error::other(status.message().to_owned())))?;
+        let reply = reply
+            .await
+            .map_err(|status| failed(id, std::io::Error::other(status.message().to_owned())))?;
         match reply.layers.into_iter().next() {
             Some(info) if info.known && (!info.toc.is_empty() || info.pulled.is_some()) => Ok(info),
             _ => Err(lost(id, "the farm has no record of it")),
@@ -128,15 +149,28 @@ impl Layers {
     }
 
     /// Pulls an image's layer, and tells the coordinator what is in it.
-    async fn pull(&self, job: &str, id: LayerId, info: &proto::LayerInfo) -> Result<Arc<Toc>, TocsError> {
-        let pulled = info.pulled.as_ref().ok_or_else(|| lost(id, "it was never read and is no image's layer"))?;
+    async fn pull(
+        &self,
+        job: &str,
+        id: LayerId,
+        info: &proto::LayerInfo,
+    ) -> Result<Arc<Toc>, TocsError> {
+        let pulled = info
+            .pulled
+            .as_ref()
+            .ok_or_else(|| lost(id, "it was never read and is no image's layer"))?;
         let blob = pulled.digest.parse().map_err(|error| failed(id, error))?;
         let descriptor = Descriptor::new(&pulled.media_type, blob, pulled.size);
-        let auth = JobAuth { link: self.link.clone(), job: job.to_owned() };
+        let auth = JobAuth {
+            link: self.link.clone(),
+            job: job.to_owned(),
+        };
         let registry = Registry::new(self.registry.clone(), Arc::new(auth));
         let mut last = lost(id, "no registry is known to have it");
         for source in &pulled.sources {
-            let Ok(reference) = format!("{source}@{blob}").parse::<Reference>() else { continue };
+            let Ok(reference) = format!("{source}@{blob}").parse::<Reference>() else {
+                continue;
+            };
             match pull::pull(&registry, &reference, &descriptor, id.0, &self.flats).await {
                 Ok(toc) => {
                     self.tell(job, id, &toc).await;
@@ -151,8 +185,11 @@ impl Layers {
     }
 
     async fn tell(&self, job: &str, id: LayerId, toc: &Toc) {
-        let request =
-            proto::PutPulledLayerRequest { job: job.to_owned(), id: id.to_string(), toc: toc.encode().into() };
+        let request = proto::PutPulledLayerRequest {
+            job: job.to_owned(),
+            id: id.to_string(),
+            toc: toc.encode().into(),
+        };
         let told = self.link.call(|mut client| {
             let request = request.clone();
             async move { client.put_pulled_layer(request).await }
@@ -163,10 +200,18 @@ impl Layers {
     }
 
     /// Fetches ranges of a flat file from the shared store.
-    async fn fetch(&self, id: LayerId, flat: FlatId, ranges: &[Range<u64>]) -> Result<(), TocsError> {
+    async fn fetch(
+        &self,
+        id: LayerId,
+        flat: FlatId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), TocsError> {
         let request = proto::ReadFlatRequest {
             flat: flat.to_string(),
-            ranges: ranges.iter().flat_map(|range| [range.start, range.end - range.start]).collect(),
+            ranges: ranges
+                .iter()
+                .flat_map(|range| [range.start, range.end - range.start])
+                .collect(),
             layer: id.to_string(),
         };
         let broken = |status: tonic::Status| match status.code() {
@@ -181,7 +226,8 @@ impl Layers {
         let mut batch: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut bytes = 0;
         while let Some(chunk) = stream.message().await.map_err(broken)? {
-            let data = zstd::bulk::decompress(&chunk.data, PIECE).map_err(|error| failed(id, error))?;
+            let data =
+                zstd::bulk::decompress(&chunk.data, PIECE).map_err(|error| failed(id, error))?;
             bytes += data.len();
             batch.push((chunk.offset, data));
             if bytes >= BATCH {
@@ -192,13 +238,24 @@ impl Layers {
         self.write(id, flat, batch).await
     }
 
-    async fn write(&self, id: LayerId, flat: FlatId, batch: Vec<(u64, Vec<u8>)>) -> Result<(), TocsError> {
+    async fn write(
+        &self,
+        id: LayerId,
+        flat: FlatId,
+        batch: Vec<(u64, Vec<u8>)>,
+    ) -> Result<(), TocsError> {
         let flats = self.flats.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let ranges: Vec<(u64, &[u8])> = batch.iter().map(|(at, data)| (*at, data.as_slice())).collect();
+            let ranges: Vec<(u64, &[u8])> = batch
+                .iter()
+                .map(|(at, data)| (*at, data.as_slice()))
+                .collect();
             flats.write_ranges(flat, &ranges)
         });
-        written.await.expect("writing does not panic").map_err(|error| failed(id, error))
+        written
+            .await
+            .expect("writing does not panic")
+            .map_err(|error| failed(id, error))
     }
 
     fn lock_of(&self, id: LayerId) -> Arc<tokio::sync::Mutex<()>> {
@@ -213,11 +270,17 @@ impl Layers {
 }
 
 fn lost(layer: LayerId, reason: impl ToString) -> TocsError {
-    TocsError::Lost { layer, reason: reason.to_string() }
+    TocsError::Lost {
+        layer,
+        reason: reason.to_string(),
+    }
 }
 
 fn failed(layer: LayerId, error: impl std::error::Error + Send + Sync + 'static) -> TocsError {
-    TocsError::Failed { layer, source: Box::new(error) }
+    TocsError::Failed {
+        layer,
+        source: Box::new(error),
+    }
 }
 
 /// The layers as one job's steps see them: its client's credentials are used for pulling.

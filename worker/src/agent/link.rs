@@ -25,7 +25,9 @@ pub(crate) struct WithSession(MetadataValue<Ascii>);
 
 impl tonic::service::Interceptor for WithSession {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(SESSION_METADATA, self.0.clone());
+        request
+            .metadata_mut()
+            .insert(SESSION_METADATA, self.0.clone());
         Ok(request)
     }
 }
@@ -52,7 +54,14 @@ pub(crate) fn open(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (events, queue) = mpsc::channel(QUEUED_EVENTS);
-    (Link { client, events, cancel }, queue)
+    (
+        Link {
+            client,
+            events,
+            cancel,
+        },
+        queue,
+    )
 }
 
 impl Link {
@@ -114,11 +123,14 @@ impl Link {
 /// Whether a status comes from the transport rather than from the coordinator.
 fn out_of_reach(status: &Status) -> bool {
     use std::error::Error;
-    status.code() == Code::Unavailable || (status.code() == Code::Unknown && status.source().is_some())
+    status.code() == Code::Unavailable
+        || (status.code() == Code::Unknown && status.source().is_some())
 }
 
 /// Now as Unix time in nanoseconds.
 pub(crate) fn unix_nanos() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -7,11 +7,11 @@ use buildyard_solver::Trees;
 use tokio::sync::Semaphore;
 
 use super::config::Offered;
+use super::exec_step::Executor;
 use super::job::Job;
 use super::layers::Layers;
 use super::link::Link;
 use super::running::Running;
-use crate::exec::Executor;
 
 /// The worker's parts.
 pub(super) struct Machine {

@@ -15,14 +15,22 @@ pub(super) struct JobAuth {
 #[async_trait]
 impl Auth for JobAuth {
     async fn credentials(&self, host: &str) -> Result<Option<Credentials>, AuthError> {
-        let request = proto::GetCredentialsRequest { job: self.job.clone(), host: host.to_owned() };
+        let request = proto::GetCredentialsRequest {
+            job: self.job.clone(),
+            host: host.to_owned(),
+        };
         let reply = self.link.call(|mut client| {
             let request = request.clone();
             async move { client.get_credentials(request).await }
         });
-        let reply = reply.await.map_err(|status| AuthError(status.message().to_owned()))?;
+        let reply = reply
+            .await
+            .map_err(|status| AuthError(status.message().to_owned()))?;
         let known = !(reply.username.is_empty() && reply.secret.is_empty());
-        Ok(known.then_some(Credentials { user: reply.username, secret: reply.secret }))
+        Ok(known.then_some(Credentials {
+            user: reply.username,
+            secret: reply.secret,
+        }))
     }
 
     async fn fetch_token(&self, request: &TokenRequest) -> Result<Option<Token>, AuthError> {
@@ -37,7 +45,9 @@ impl Auth for JobAuth {
             let request = request.clone();
             async move { client.get_token(request).await }
         });
-        let reply = reply.await.map_err(|status| AuthError(status.message().to_owned()))?;
+        let reply = reply
+            .await
+            .map_err(|status| AuthError(status.message().to_owned()))?;
         Ok((!reply.token.is_empty()).then_some(Token(reply.token)))
     }
 }

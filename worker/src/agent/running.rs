@@ -18,7 +18,12 @@ pub(crate) struct Running {
 type ClaimId = (String, String, String, u64);
 
 fn id(claim: &HeldClaim) -> ClaimId {
-    (claim.key.clone(), claim.scope.clone(), claim.only_build.clone(), claim.generation)
+    (
+        claim.key.clone(),
+        claim.scope.clone(),
+        claim.only_build.clone(),
+        claim.generation,
+    )
 }
 
 impl Running {
@@ -35,7 +40,10 @@ impl Running {
         let stop = CancellationToken::new();
         self.lock().insert(id(claim), (claim.clone(), stop.clone()));
         let work = work(stop);
-        let guard = Ended { running: self.clone(), claim: id(claim) };
+        let guard = Ended {
+            running: self.clone(),
+            claim: id(claim),
+        };
         self.tasks.spawn(async move {
             let _guard = guard;
             work.await
@@ -44,7 +52,10 @@ impl Running {
 
     /// Claims under way, as heartbeats show them.
     pub(crate) fn claims(&self) -> Vec<HeldClaim> {
-        self.lock().values().map(|(claim, _)| claim.clone()).collect()
+        self.lock()
+            .values()
+            .map(|(claim, _)| claim.clone())
+            .collect()
     }
 
     /// Stops one step; it reports its end as usual.
@@ -69,7 +80,9 @@ impl Running {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ClaimId, (HeldClaim, CancellationToken)>> {
-        self.claims.lock().expect("nobody panics while holding the list")
+        self.claims
+            .lock()
+            .expect("nobody panics while holding the list")
     }
 }
 

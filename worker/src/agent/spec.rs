@@ -38,13 +38,27 @@ pub(crate) enum SpecError {
 impl JobSpec {
     /// Decodes an order.
     pub(crate) fn decode(order: proto::StartJob) -> Result<Self, SpecError> {
-        let steps = order.steps.into_iter().map(decode_step).collect::<Result<_, _>>()?;
+        let steps = order
+            .steps
+            .into_iter()
+            .map(decode_step)
+            .collect::<Result<_, _>>()?;
         let known = order
             .known
             .into_iter()
-            .map(|known| Ok((known.step.parse()?, decode_result(known.result.unwrap_or_default())?)))
+            .map(|known| {
+                Ok((
+                    known.step.parse()?,
+                    decode_result(known.result.unwrap_or_default())?,
+                ))
+            })
             .collect::<Result<_, SpecError>>()?;
-        Ok(Self { id: order.job, steps, known, allow_host_network: order.allow_host_network })
+        Ok(Self {
+            id: order.job,
+            steps,
+            known,
+            allow_host_network: order.allow_host_network,
+        })
     }
 }
 
@@ -72,7 +86,10 @@ fn decode_step(step: proto::JobStep) -> Result<JobStep, SpecError> {
             inputs: Vec::new(),
             outputs: step.outputs as usize,
             platform,
-            name: StepName { text: step.name, progress_group: None },
+            name: StepName {
+                text: step.name,
+                progress_group: None,
+            },
             ignore_cache: step.ignore_cache,
         },
     })
@@ -81,7 +98,11 @@ fn decode_step(step: proto::JobStep) -> Result<JobStep, SpecError> {
 /// Chains from their message.
 pub(crate) fn decode_result(result: proto::StepResult) -> Result<Vec<Chain>, SpecError> {
     let chain = |chain: proto::Chain| {
-        let layers = chain.layers.iter().map(|layer| layer.parse()).collect::<Result<_, _>>()?;
+        let layers = chain
+            .layers
+            .iter()
+            .map(|layer| layer.parse())
+            .collect::<Result<_, _>>()?;
         Ok(Chain(layers))
     };
     result.outputs.into_iter().map(chain).collect()
@@ -89,6 +110,10 @@ pub(crate) fn decode_result(result: proto::StepResult) -> Result<Vec<Chain>, Spe
 
 /// Chains as their message.
 pub(crate) fn encode_result(chains: &[Chain]) -> proto::StepResult {
-    let chain = |chain: &Chain| proto::Chain { layers: chain.0.iter().map(ToString::to_string).collect() };
-    proto::StepResult { outputs: chains.iter().map(chain).collect() }
+    let chain = |chain: &Chain| proto::Chain {
+        layers: chain.0.iter().map(ToString::to_string).collect(),
+    };
+    proto::StepResult {
+        outputs: chains.iter().map(chain).collect(),
+    }
 }

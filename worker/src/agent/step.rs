@@ -28,7 +28,11 @@ pub(super) struct Made {
 }
 
 /// Evaluates one step of a job, and puts its result on the job's board.
-pub(super) async fn evaluate(machine: Arc<Machine>, job: Arc<Job>, number: usize) -> Result<(), Failure> {
+pub(super) async fn evaluate(
+    machine: Arc<Machine>,
+    job: Arc<Job>,
+    number: usize,
+) -> Result<(), Failure> {
     let step = &job.spec.steps[number];
     let mut inputs = Vec::with_capacity(step.inputs.len());
     for (input, output) in &step.inputs {
@@ -48,7 +52,8 @@ pub(super) async fn evaluate(machine: Arc<Machine>, job: Arc<Job>, number: usize
     let reply = reply.await.map_err(|status| claim_refused(step, &status))?;
     let chains = match reply.answer {
         Some(claim_reply::Answer::Result(result)) => {
-            let chains = decode_result(result).map_err(|e| failure::of_worker(step.step.digest, &e.into()))?;
+            let chains = decode_result(result)
+                .map_err(|e| failure::of_worker(step.step.digest, &e.into()))?;
             ended(&machine, &job, step, true, "").await;
             chains
         }
@@ -56,7 +61,9 @@ pub(super) async fn evaluate(machine: Arc<Machine>, job: Arc<Job>, number: usize
             ended(&machine, &job, step, false, &failure.message).await;
             return Err(failure);
         }
-        Some(claim_reply::Answer::Run(claim)) => run_claimed(&machine, &job, number, inputs, claim).await?,
+        Some(claim_reply::Answer::Run(claim)) => {
+            run_claimed(&machine, &job, number, inputs, claim).await?
+        }
         None => {
             let error = anyhow::anyhow!("the coordinator sent an empty answer to a claim");
             return Err(failure::of_worker(step.step.digest, &error));
@@ -69,19 +76,39 @@ pub(super) async fn evaluate(machine: Arc<Machine>, job: Arc<Job>, number: usize
 fn claim_refused(step: &JobStep, status: &tonic::Status) -> Failure {
     match status.code() {
         tonic::Code::Cancelled => failure::cancelled(step.step.digest),
-        _ => failure::of_worker(step.step.digest, &anyhow::anyhow!("claiming the step: {}", status.message())),
+        _ => failure::of_worker(
+            step.step.digest,
+            &anyhow::anyhow!("claiming the step: {}", status.message()),
+        ),
     }
 }
 
-async fn key(machine: &Machine, job: &Job, step: &JobStep, inputs: &[Chain]) -> Result<StepKey, Failure> {
+async fn key(
+    machine: &Machine,
+    job: &Job,
+    step: &JobStep,
+    inputs: &[Chain],
+) -> Result<StepKey, Failure> {
     let digest = step.step.digest;
-    let tocs = JobTocs { layers: &machine.layers, job: &job.spec.id };
+    let tocs = JobTocs {
+        layers: &machine.layers,
+        job: &job.spec.id,
+    };
     match buildyard_solver::key(&step.step, inputs, &machine.trees, &tocs).await {
         Ok(Some(key)) => Ok(key),
-        Ok(None) => Err(failure::of_worker(digest, &anyhow::anyhow!("an input's table of contents could not be made"))),
+        Ok(None) => Err(failure::of_worker(
+            digest,
+            &anyhow::anyhow!("an input's table of contents could not be made"),
+        )),
         Err(KeyError::Select(error)) => {
-            let about = inputs.last().map(|chain| chain.id().hex()).unwrap_or_default();
-            let message = format!("failed to calculate checksum of ref {}: {error}", &about[..about.len().min(25)]);
+            let about = inputs
+                .last()
+                .map(|chain| chain.id().hex())
+                .unwrap_or_default();
+            let message = format!(
+                "failed to calculate checksum of ref {}: {error}",
+                &about[..about.len().min(25)]
+            );
             Err(failure::of_step(digest, message, 0))
         }
         Err(KeyError::Tocs(error)) => Err(tocs_failure(step, error)),
@@ -91,9 +118,11 @@ async fn key(machine: &Machine, job: &Job, step: &JobStep, inputs: &[Chain]) -> 
 /// A layer that is lost is planned anew; anything else is this worker's failure.
 pub(super) fn tocs_failure(step: &JobStep, error: TocsError) -> Failure {
     match error {
-        TocsError::Lost { layer, reason } => {
-            failure::of_lost_layer(step.step.digest, layer, format!("layer {layer} is lost: {reason}"))
-        }
+        TocsError::Lost { layer, reason } => failure::of_lost_layer(
+            step.step.digest,
+            layer,
+            format!("layer {layer} is lost: {reason}"),
+        ),
         error => failure::of_worker(step.step.digest, &error.into()),
     }
 }
@@ -106,15 +135,27 @@ async fn run_claimed(
     inputs: Vec<Chain>,
     claim: proto::HeldClaim,
 ) -> Result<Vec<Chain>, Failure> {
-    let (machine_of_task, job_of_task, claim_of_task) = (machine.clone(), job.clone(), claim.clone());
+    let (machine_of_task, job_of_task, claim_of_task) =
+        (machine.clone(), job.clone(), claim.clone());
     let task = machine.running.start(&claim, move |stop| async move {
-        run_and_report(machine_of_task, job_of_task, number, inputs, claim_of_task, stop).await
+        run_and_report(
+            machine_of_task,
+            job_of_task,
+            number,
+            inputs,
+            claim_of_task,
+            stop,
+        )
+        .await
     });
     match task.await {
         Ok(outcome) => outcome,
         Err(error) => {
             let digest = job.spec.steps[number].step.digest;
-            Err(failure::of_worker(digest, &anyhow::anyhow!("the step's task died: {error}")))
+            Err(failure::of_worker(
+                digest,
+                &anyhow::anyhow!("the step's task died: {error}"),
+            ))
         }
     }
 }
@@ -142,7 +183,11 @@ async fn run_and_report(
         async move { client.complete(request).await }
     });
     let reply = reply.await;
-    let error = outcome.as_ref().err().map(|failure| failure.message.clone()).unwrap_or_default();
+    let error = outcome
+        .as_ref()
+        .err()
+        .map(|failure| failure.message.clone())
+        .unwrap_or_default();
     ended(&machine, &job, step, false, &error).await;
     let made = outcome?;
     match reply {
@@ -163,7 +208,11 @@ fn completed(step: &JobStep, made: &Made, began: Instant) -> proto::CompletedSte
         toc: toc.encode().into(),
         flats: toc.flats.iter().map(ToString::to_string).collect(),
     };
-    let platform = step.step.executes().then(|| step.step.platform.as_ref().map(ToString::to_string)).flatten();
+    let platform = step
+        .step
+        .executes()
+        .then(|| step.step.platform.as_ref().map(ToString::to_string))
+        .flatten();
     proto::CompletedStep {
         result: Some(encode_result(&made.outputs)),
         layers: made.layers.iter().map(layer).collect(),
@@ -188,25 +237,52 @@ async fn run(
         }
         Some(Op::Merge(merge)) => {
             started(machine, job, step, "").await;
-            let chain = |index: i64| usize::try_from(index).ok().and_then(|index| inputs.get(index));
-            let layers = merge.inputs.iter().filter_map(|input| chain(input.input)).flat_map(|chain| chain.0.clone());
-            Ok(Made { outputs: vec![Chain(layers.collect())], layers: Vec::new(), emulator: String::new() })
+            let chain = |index: i64| {
+                usize::try_from(index)
+                    .ok()
+                    .and_then(|index| inputs.get(index))
+            };
+            let layers = merge
+                .inputs
+                .iter()
+                .filter_map(|input| chain(input.input))
+                .flat_map(|chain| chain.0.clone());
+            Ok(Made {
+                outputs: vec![Chain(layers.collect())],
+                layers: Vec::new(),
+                emulator: String::new(),
+            })
         }
         Some(Op::Diff(diff)) => {
             started(machine, job, step, "").await;
             file_step::diff(machine, job, step, diff, inputs).await
         }
-        _ => Err(failure::of_step(step.step.digest, "the operation is not one that a worker can run", 0)),
+        _ => Err(failure::of_step(
+            step.step.digest,
+            "the operation is not one that a worker can run",
+            0,
+        )),
     }
 }
 
 /// Says that a step has begun, and under which emulator.
 pub(super) async fn started(machine: &Machine, job: &Job, step: &JobStep, emulator: &str) {
-    let event = step_event::Event::Started(proto::StepStarted { emulator: emulator.to_owned() });
-    machine.link.step_event(&job.spec.id, &step.step.digest.to_string(), event).await;
+    let event = step_event::Event::Started(proto::StepStarted {
+        emulator: emulator.to_owned(),
+    });
+    machine
+        .link
+        .step_event(&job.spec.id, &step.step.digest.to_string(), event)
+        .await;
 }
 
 async fn ended(machine: &Machine, job: &Job, step: &JobStep, cached: bool, error: &str) {
-    let event = step_event::Event::Ended(proto::StepEnded { cached, error: error.to_owned() });
-    machine.link.step_event(&job.spec.id, &step.step.digest.to_string(), event).await;
+    let event = step_event::Event::Ended(proto::StepEnded {
+        cached,
+        error: error.to_owned(),
+    });
+    machine
+        .link
+        .step_event(&job.spec.id, &step.step.digest.to_string(), event)
+        .await;
 }

@@ -19,7 +19,11 @@ const LEVEL: i32 = 1;
 const TRIES: usize = 5;
 
 /// Begins to publish the layers of a step, unless the coordinator has their bytes already.
-pub(super) fn publish(machine: &Arc<Machine>, claim: proto::HeldClaim, layers: Vec<(LayerId, Arc<Toc>)>) {
+pub(super) fn publish(
+    machine: &Arc<Machine>,
+    claim: proto::HeldClaim,
+    layers: Vec<(LayerId, Arc<Toc>)>,
+) {
     if machine.layers.are_shared() {
         return;
     }
@@ -48,7 +52,12 @@ async fn publish_flat(
     for _ in 0..TRIES {
         let pieces = pieces(machine.layers.flats().clone(), flat, ranges.clone());
         let (claim, flat, layer) = (claim.clone(), flat.to_string(), layer.to_string());
-        let head = proto::WriteFlatRequest { flat, claim: Some(claim), layer, chunk: None };
+        let head = proto::WriteFlatRequest {
+            flat,
+            claim: Some(claim),
+            layer,
+            chunk: None,
+        };
         let messages = tokio_stream::StreamExt::chain(tokio_stream::once(head), pieces);
         match machine.link.client().write_flat(messages).await {
             Ok(_) => return Ok(()),
@@ -71,9 +80,17 @@ fn pieces(
             let mut at = range.start;
             while at < range.end {
                 let length = PIECE.min(range.end - at);
-                let Ok(data) = read_piece(&flats, flat, at, length) else { return };
-                let chunk = Some(proto::FlatChunk { offset: at, data: data.into() });
-                let message = proto::WriteFlatRequest { chunk, ..proto::WriteFlatRequest::default() };
+                let Ok(data) = read_piece(&flats, flat, at, length) else {
+                    return;
+                };
+                let chunk = Some(proto::FlatChunk {
+                    offset: at,
+                    data: data.into(),
+                });
+                let message = proto::WriteFlatRequest {
+                    chunk,
+                    ..proto::WriteFlatRequest::default()
+                };
                 if sender.blocking_send(message).is_err() {
                     return;
                 }

@@ -50,12 +50,11 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// A mount whose source the runner has prepared.
+/// A mount whose source the runner has prepared, read-only already where it is to be.
 #[derive(Debug)]
 pub(super) struct ReadyMount {
     pub(super) source: String,
     pub(super) destination: String,
-    pub(super) read_only: bool,
 }
 
 /// The configuration of `spec`, its root file system at `root`, its mounts made.
@@ -255,8 +254,7 @@ fn all_mounts(spec: &ContainerSpec, mounts: &[ReadyMount], network: &Attachment)
                 "options": [hidden[0], hidden[1], hidden[2], access] }),
     ];
     all.extend(mounts.iter().map(|mount| {
-        let access = if mount.read_only { "ro" } else { "rw" };
-        json!({ "destination": mount.destination, "type": "bind", "source": mount.source, "options": ["rbind", access] })
+        json!({ "destination": mount.destination, "type": "bind", "source": mount.source, "options": ["rbind"] })
     }));
     all
 }

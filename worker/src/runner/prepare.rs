@@ -36,24 +36,35 @@ pub(super) fn mounts(spec: &ContainerSpec, dir: &Path) -> Result<Vec<ReadyMount>
         write_file(&file, contents.as_bytes(), 0o644, 0, 0).map_err(RunnerError::prepare(
             format!("writing the step's /etc/{name}"),
         ))?;
+        private::bind(&file, &file, true).map_err(RunnerError::prepare(format!(
+            "protecting the step's /etc/{name}"
+        )))?;
         ready.push(ReadyMount {
             source: text(&file),
             destination: format!("/etc/{name}"),
-            read_only: true,
         });
     }
     for (number, mount) in spec.mounts.iter().enumerate() {
-        let source = source(mount, &dir.join(number.to_string())).map_err(RunnerError::prepare(
-            format!("making ready what is mounted at {}", mount.destination),
-        ))?;
-        let destination = mount.destination.clone();
+        let source = source(mount, &dir.join(number.to_string()))
+            .and_then(|source| protect(source, mount.read_only))
+            .map_err(RunnerError::prepare(format!(
+                "making ready what is mounted at {}",
+                mount.destination
+            )))?;
         ready.push(ReadyMount {
             source: text(&source),
-            destination,
-            read_only: mount.read_only,
+            destination: mount.destination.clone(),
         });
     }
     Ok(ready)
+}
+
+/// Makes what is mounted read-only here already: in a user namespace the runtime may not change a mount's flags.
+fn protect(source: PathBuf, read_only: bool) -> io::Result<PathBuf> {
+    if read_only {
+        private::bind(&source, &source, true)?;
+    }
+    Ok(source)
 }
 
 /// Makes the source of one mount at `place` and returns its path.

@@ -59,7 +59,7 @@ pub(crate) fn mount(spec: &MountSpec, target: &Path) -> io::Result<()> {
     }
 }
 
-fn bind(path: &Path, target: &Path, read_only: bool) -> io::Result<()> {
+pub(crate) fn bind(path: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     rustix::mount::mount_bind_recursive(path, target)?;
     if read_only {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
@@ -77,7 +77,7 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
         "tmpfs",
         target,
         "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
+        MountFlags::empty(),
         options.as_c_str(),
     )?;
     Ok(())

@@ -1,5 +1,6 @@
 //! What a container consists of.
 
+use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -157,7 +158,7 @@ pub struct UserNamespace {
     /// Its user mappings; groups are the same.
     pub mappings: Vec<IdMapping>,
     /// Keeps the namespace, and what belongs to it, alive.
-    pub hold: Arc<std::os::fd::OwnedFd>,
+    pub hold: Arc<dyn Any + Send + Sync>,
 }
 
 /// A range of ids in a user namespace.

@@ -1,5 +1,6 @@
 //! An export that arrives as one stream of bytes: an archive for a file, standard output, or the Docker Engine.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
@@ -101,15 +102,22 @@ impl FileExport {
     }
 
     async fn to_stdout(&self, mut incoming: Streaming<BytesMessage>) -> Result<(), Status> {
-        let fail = |error| {
-            self.failures
-                .status(format!("cannot write to standard output: {error}"))
-        };
-        let mut stdout = tokio::io::stdout();
         while let Some(message) = incoming.message().await? {
-            stdout.write_all(&message.data).await.map_err(fail)?;
+            let write = move || {
+                let mut stdout = std::io::stdout().lock();
+                stdout
+                    .write_all(&message.data)
+                    .and_then(|()| stdout.flush())
+            };
+            let written = tokio::task::spawn_blocking(write).await;
+            written
+                .map_err(|_| Status::internal("the writing thread ended early"))?
+                .map_err(|error| {
+                    self.failures
+                        .status(format!("cannot write to standard output: {error}"))
+                })?;
         }
-        stdout.flush().await.map_err(fail)
+        Ok(())
     }
 
     async fn to_engine(&self, mut incoming: Streaming<BytesMessage>) -> Result<(), Status> {

@@ -105,18 +105,20 @@ impl TreeReceiver {
 
     /// Makes what needs no content; returns whether content is to be asked for.
     fn place(&mut self, stat: Stat, id: u32) -> Result<bool, ReceiveError> {
-        let (parent, name) = checked(&stat.path)?;
+        let path = stat.path.clone();
+        let (parent, name) = checked(&path)?;
         let kind = FileKind::of(stat.mode);
         let write = |source| ReceiveError::Write {
-            path: stat.path.clone(),
+            path: path.clone(),
             source,
         };
         let dir = self.root.dir(parent).map_err(write)?;
         match kind {
             FileKind::Directory => self.make_dir(&dir, name, stat)?,
             FileKind::Regular if stat.linkname.is_empty() => {
-                // What was there goes now, so that nothing half old is left if the transfer ends early.
+                // Made at once, empty: hard links to it may come before its content.
                 remove(&dir, name).map_err(write)?;
+                open_file(&self.root, &path, OFlags::CREATE | OFlags::EXCL).map_err(write)?;
                 self.open.insert(id, Open { stat, file: None });
                 return Ok(true);
             }
@@ -193,7 +195,8 @@ impl TreeReceiver {
             source,
         };
         if open.file.is_none() {
-            open.file = Some(create(&self.root, &open.stat.path).map_err(write)?);
+            open.file =
+                Some(open_file(&self.root, &open.stat.path, OFlags::empty()).map_err(write)?);
         }
         let Some(file) = open.file.as_mut() else {
             return Ok(());
@@ -225,9 +228,9 @@ impl TreeReceiver {
     }
 }
 
-fn create(root: &Root, path: &str) -> std::io::Result<File> {
+fn open_file(root: &Root, path: &str, how: OFlags) -> std::io::Result<File> {
     let (parent, name) = checked(path).map_err(std::io::Error::other)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = how | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(root.dir(parent)?, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
@@ -284,5 +287,128 @@ fn message(kind: PacketType, id: u32) -> Packet {
         r#type: kind.into(),
         id,
         ..Packet::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+    use crate::buildkit::filesync::{GO_DIR, GO_SYMLINK};
+
+    fn stat(path: &str, mode: u32, linkname: &str) -> Packet {
+        let stat = Stat {
+            path: path.into(),
+            mode,
+            linkname: linkname.into(),
+            mod_time: 1_600_000_000_000_000_000,
+            ..Stat::default()
+        };
+        Packet {
+            stat: Some(stat),
+            ..message(PacketType::PacketStat, 0)
+        }
+    }
+
+    fn data(id: u32, bytes: &[u8]) -> Packet {
+        Packet {
+            data: bytes.to_vec(),
+            ..message(PacketType::PacketData, id)
+        }
+    }
+
+    fn receive(dir: &Path, packets: Vec<Packet>) -> Result<Vec<(PacketType, u32)>, ReceiveError> {
+        let mut receiver = TreeReceiver::new(dir).unwrap();
+        let mut answers = Vec::new();
+        for packet in packets {
+            answers.extend(
+                receiver
+                    .packet(packet)?
+                    .into_iter()
+                    .map(|answer| (answer.r#type(), answer.id)),
+            );
+        }
+        Ok(answers)
+    }
+
+    #[test]
+    fn a_tree_is_written_over_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::write(at("kept"), "kept").unwrap();
+        symlink(outside.path(), at("d")).unwrap();
+        std::fs::create_dir_all(at("f/was/a/dir")).unwrap();
+        let answers = receive(
+            dir.path(),
+            vec![
+                stat("d", GO_DIR | 0o555, ""),
+                stat("d/link", GO_SYMLINK | 0o777, "../f"),
+                stat("d/x", 0o755 | 1 << 23, ""),
+                stat("d/y", 0o644, "d/x"),
+                stat("f", 0o600, ""),
+                message(PacketType::PacketStat, 0),
+                data(2, b"he"),
+                data(4, b""),
+                data(2, b"llo"),
+                data(2, b""),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            answers,
+            [
+                (PacketType::PacketReq, 2),
+                (PacketType::PacketReq, 4),
+                (PacketType::PacketFin, 0)
+            ]
+        );
+        assert_eq!(std::fs::read(at("kept")).unwrap(), b"kept");
+        assert_eq!(std::fs::read(at("d/y")).unwrap(), b"hello");
+        assert!(std::fs::symlink_metadata(at("d")).unwrap().is_dir());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_link(at("d/link")).unwrap(), Path::new("../f"));
+        let meta = std::fs::metadata(at("d/x")).unwrap();
+        assert_eq!(
+            (meta.permissions().mode() & 0o7777, meta.mtime()),
+            (0o4755, 1_600_000_000)
+        );
+        let meta = std::fs::metadata(at("d")).unwrap();
+        assert_eq!(
+            (meta.permissions().mode() & 0o7777, meta.mtime()),
+            (0o555, 1_600_000_000)
+        );
+        assert!(std::fs::metadata(at("f")).unwrap().is_file());
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["../x", "/x", "a/../../x", "", ".", "a//b", "./a"] {
+            let error = receive(dir.path(), vec![stat(path, 0o644, "")]).unwrap_err();
+            assert!(matches!(error, ReceiveError::Path(_)), "{path}: {error}");
+        }
+        symlink("/etc", dir.path().join("etc")).unwrap();
+        assert!(receive(dir.path(), vec![stat("etc/x", 0o644, "")]).is_err());
+        assert!(receive(dir.path(), vec![stat("x", 0o644, "../outside")]).is_err());
+        assert!(receive(dir.path(), vec![stat("x", 0o644, "etc/passwd")]).is_err());
+    }
+
+    #[test]
+    fn packets_out_of_place_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let end = || message(PacketType::PacketStat, 0);
+        for packets in [
+            vec![data(0, b"x")],
+            vec![end(), stat("a", 0o644, "")],
+            vec![end(), end()],
+            vec![message(PacketType::PacketReq, 0)],
+        ] {
+            assert!(matches!(
+                receive(dir.path(), packets),
+                Err(ReceiveError::Protocol(_))
+            ));
+        }
     }
 }

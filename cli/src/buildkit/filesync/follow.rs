@@ -49,10 +49,9 @@ impl Follower<'_> {
             current.push_str(component);
             let targets = self.targets(&current)?;
             let last = components.peek().is_none();
-            if last || !targets.is_empty() {
-                if !self.patterns.insert(current.clone()) || depth == MAX_DEPTH {
-                    return Ok(());
-                }
+            let known = (last || !targets.is_empty()) && !self.patterns.insert(current.clone());
+            if known || depth == MAX_DEPTH {
+                return Ok(());
             }
             if !targets.is_empty() {
                 let rest = components.collect::<Vec<_>>().join("/");

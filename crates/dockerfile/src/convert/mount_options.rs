@@ -57,7 +57,7 @@ pub(super) fn invalid(message: String) -> Problem {
     Problem::Invalid(message)
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 19] = [
     "type",
     "from",
     "source",
@@ -76,7 +76,6 @@ const KEYS: [&str; 20] = [
     "mode",
     "uid",
     "gid",
-    "env",
     "env",
 ];
 

@@ -36,15 +36,27 @@ pub(super) fn run(
     let mut outputs: Vec<(usize, State<'_>)> = Vec::new();
     for (number, action) in file.actions.iter().enumerate() {
         let mut state = match place(action.input, inputs.len()) {
-            Place::Nothing => State { base: Chain::scratch(), draft: Draft::new(&empty, now) },
-            Place::Input(input) => {
-                State { base: inputs[input].clone(), draft: Draft::new(&trees[input], now) }
-            }
+            Place::Nothing => State {
+                base: Chain::scratch(),
+                draft: Draft::new(&empty, now),
+            },
+            Place::Input(input) => State {
+                base: inputs[input].clone(),
+                draft: Draft::new(&trees[input], now),
+            },
             Place::Action(earlier) => {
-                let again = file.actions[number + 1..].iter().any(|later| uses(later, inputs.len(), earlier));
+                let again = file.actions[number + 1..]
+                    .iter()
+                    .any(|later| uses(later, inputs.len(), earlier));
                 let kept = states[earlier].as_ref();
-                let missing = || FileStepError::Request("a file action uses a result that is gone".to_owned());
-                if again { kept.ok_or_else(missing)?.clone() } else { states[earlier].take().ok_or_else(missing)? }
+                let missing = || {
+                    FileStepError::Request("a file action uses a result that is gone".to_owned())
+                };
+                if again {
+                    kept.ok_or_else(missing)?.clone()
+                } else {
+                    states[earlier].take().ok_or_else(missing)?
+                }
             }
         };
         let secondary = match place(action.secondary_input, inputs.len()) {
@@ -52,12 +64,22 @@ pub(super) fn run(
             Place::Input(input) => Source::Tree(trees[input].as_ref()),
             Place::Action(earlier) => {
                 let earlier = states[earlier].as_ref();
-                let earlier = earlier
-                    .ok_or_else(|| FileStepError::Request("a file action copies from a result that is gone".to_owned()))?;
+                let earlier = earlier.ok_or_else(|| {
+                    FileStepError::Request(
+                        "a file action copies from a result that is gone".to_owned(),
+                    )
+                })?;
                 Source::Made(Box::new(earlier.draft.snapshot()))
             }
         };
-        one(action, &mut state.draft, secondary.tree(), trees, contents[number].clone(), flats)?;
+        one(
+            action,
+            &mut state.draft,
+            secondary.tree(),
+            trees,
+            contents[number].clone(),
+            flats,
+        )?;
         if let Ok(output) = usize::try_from(action.output) {
             outputs.push((output, state.clone()));
         }
@@ -102,11 +124,16 @@ fn uses(action: &pb::FileAction, inputs: usize, earlier: usize) -> bool {
 
 fn finish(mut outputs: Vec<(usize, State<'_>)>) -> Made {
     outputs.sort_by_key(|(output, _)| *output);
-    let mut made = Made { outputs: Vec::new(), layers: Vec::new(), emulator: String::new() };
+    let mut made = Made {
+        outputs: Vec::new(),
+        layers: Vec::new(),
+        emulator: String::new(),
+    };
     for (output, state) in outputs {
         let toc = Arc::new(state.draft.finish());
         let id = toc.layer_id();
-        made.outputs.resize(output.max(made.outputs.len()), Chain::scratch());
+        made.outputs
+            .resize(output.max(made.outputs.len()), Chain::scratch());
         made.outputs.push(state.base.with(id));
         made.layers.push((id, toc));
     }
@@ -130,10 +157,17 @@ fn one(
                 return Ok(draft.step(&FileStep::Copy(source, step), read)?);
             }
             for found in draft.copy_matches(source, &step)? {
-                let archive = source.get(&found.path).and_then(|node| unpacked(&node, flats).transpose()).transpose()?;
+                let archive = source
+                    .get(&found.path)
+                    .and_then(|node| unpacked(&node, flats).transpose())
+                    .transpose()?;
                 match archive {
                     Some(archive) => {
-                        let unpack = UnpackAction { dest: step.dest.clone(), chown: step.chown, timestamp: step.timestamp };
+                        let unpack = UnpackAction {
+                            dest: step.dest.clone(),
+                            chown: step.chown,
+                            timestamp: step.timestamp,
+                        };
                         draft.unpack(&archive, &unpack, read)?;
                     }
                     None => draft.copy_match(source, &step, &found, read)?,
@@ -143,7 +177,8 @@ fn one(
         }
         Some(Action::Mkfile(mkfile)) => {
             let owner = owners::owner(&mkfile.owner, trees, read)?;
-            let content = content.ok_or_else(|| FileStepError::Request("a file without content".to_owned()))?;
+            let content = content
+                .ok_or_else(|| FileStepError::Request("a file without content".to_owned()))?;
             let step = MkfileAction {
                 path: mkfile.path.clone(),
                 mode: mkfile.mode.cast_unsigned() & 0o7777,
@@ -163,18 +198,26 @@ fn one(
             Ok(draft.symlink(&prepare::symlink(link, owner))?)
         }
         Some(Action::Rm(rm)) => Ok(draft.rm(&prepare::rm(rm))?),
-        None => Err(FileStepError::Request("a file action of a kind that is not known".to_owned())),
+        None => Err(FileStepError::Request(
+            "a file action of a kind that is not known".to_owned(),
+        )),
     }
 }
 
 /// The tree of an archive; `None` for any other file.
 fn unpacked(node: &Node<'_>, flats: &FlatFiles) -> Result<Option<Tree>, FileStepError> {
-    let Kind::File { size, .. } = node.entry.kind else { return Ok(None) };
+    let Kind::File { size, .. } = node.entry.kind else {
+        return Ok(None);
+    };
     let (ids, extents) = extents(node);
     if !is_archive(FileReader::new(flats, &ids, size, &extents)) {
         return Ok(None);
     }
-    let archive = read_archive(FileReader::new(flats, &ids, size, &extents), flats, &Limits::default());
+    let archive = read_archive(
+        FileReader::new(flats, &ids, size, &extents),
+        flats,
+        &Limits::default(),
+    );
     let path = String::from_utf8_lossy(node.path).into_owned();
     let ingested = archive.map_err(|error| {
         let mut text = format!("unpacking {path}: {error}");
@@ -189,10 +232,14 @@ fn unpacked(node: &Node<'_>, flats: &FlatFiles) -> Result<Option<Tree>, FileStep
 }
 
 fn read_small(flats: &FlatFiles, node: &Node<'_>) -> io::Result<Vec<u8>> {
-    let Kind::File { size, .. } = node.entry.kind else { return Ok(Vec::new()) };
+    let Kind::File { size, .. } = node.entry.kind else {
+        return Ok(Vec::new());
+    };
     let (ids, extents) = extents(node);
     let mut bytes = Vec::new();
-    FileReader::new(flats, &ids, size, &extents).take(NAME_FILE).read_to_end(&mut bytes)?;
+    FileReader::new(flats, &ids, size, &extents)
+        .take(NAME_FILE)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

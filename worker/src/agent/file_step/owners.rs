@@ -16,13 +16,16 @@ pub(super) fn owner(
 ) -> Result<Option<Owner>, FileStepError> {
     let Some(chown) = chown else { return Ok(None) };
     let (user, group) = (name_or_id(&chown.user), name_or_id(&chown.group));
-    let input = [&chown.user, &chown.group].into_iter().find_map(|user| match user.as_ref()?.user.as_ref()? {
-        User::ByName(named) => usize::try_from(named.input).ok(),
-        User::ById(_) => None,
+    let input = [&chown.user, &chown.group].into_iter().find_map(|user| {
+        match user.as_ref()?.user.as_ref()? {
+            User::ByName(named) => usize::try_from(named.input).ok(),
+            User::ById(_) => None,
+        }
     });
     let names = match input.and_then(|input| trees.get(input)) {
-        Some(tree) => name_files(tree, read)
-            .map_err(|error| FileStepError::Machine("reading etc/passwd and etc/group".to_owned(), error))?,
+        Some(tree) => name_files(tree, read).map_err(|error| {
+            FileStepError::Machine("reading etc/passwd and etc/group".to_owned(), error)
+        })?,
         None => Default::default(),
     };
     Ok(Some(chown_owner(&names, user.as_ref(), group.as_ref())))

@@ -1,6 +1,8 @@
 //! LLB's file actions as the actions of the layer crate.
 
-use buildyard_layer::fileop::{Content, CopyAction, MkdirAction, ModeChange, Owner, RmAction, SymlinkAction};
+use buildyard_layer::fileop::{
+    Content, CopyAction, MkdirAction, ModeChange, Owner, RmAction, SymlinkAction,
+};
 use buildyard_layer::{FlatFiles, Time, random_flat_id};
 use buildyard_llb::pb::{self, file_action::Action};
 use buildyard_model::FlatId;
@@ -16,7 +18,10 @@ pub(super) fn time(timestamp: i64) -> Option<Time> {
     })
 }
 
-pub(super) fn copy(copy: &pb::FileActionCopy, chown: Option<Owner>) -> Result<CopyAction, FileStepError> {
+pub(super) fn copy(
+    copy: &pb::FileActionCopy,
+    chown: Option<Owner>,
+) -> Result<CopyAction, FileStepError> {
     let mode = match (copy.mode_str.as_str(), copy.mode) {
         ("", -1) => None,
         ("", mode) => Some(format!("{mode:o}")),
@@ -46,7 +51,11 @@ pub(super) fn mkdir(mkdir: &pb::FileActionMkDir, owner: Option<Owner>) -> MkdirA
 }
 
 pub(super) fn rm(rm: &pb::FileActionRm) -> RmAction {
-    RmAction { path: rm.path.clone(), allow_not_found: rm.allow_not_found, allow_wildcard: rm.allow_wildcard }
+    RmAction {
+        path: rm.path.clone(),
+        allow_not_found: rm.allow_not_found,
+        allow_wildcard: rm.allow_wildcard,
+    }
 }
 
 pub(super) fn symlink(link: &pb::FileActionSymlink, owner: Option<Owner>) -> SymlinkAction {
@@ -59,7 +68,10 @@ pub(super) fn symlink(link: &pb::FileActionSymlink, owner: Option<Owner>) -> Sym
 }
 
 /// Writes the contents of all mkfile actions into one flat file. The list has one place per action.
-pub(super) fn contents(file: &pb::FileOp, flats: &FlatFiles) -> Result<Vec<Option<Content>>, FileStepError> {
+pub(super) fn contents(
+    file: &pb::FileOp,
+    flats: &FlatFiles,
+) -> Result<Vec<Option<Content>>, FileStepError> {
     let failed = |error| FileStepError::Machine("writing a file of the step".to_owned(), error);
     let makes = |action: &pb::FileAction| matches!(action.action, Some(Action::Mkfile(_)));
     if !file.actions.iter().any(makes) {
@@ -71,7 +83,9 @@ pub(super) fn contents(file: &pb::FileOp, flats: &FlatFiles) -> Result<Vec<Optio
     for action in &file.actions {
         contents.push(match &action.action {
             Some(Action::Mkfile(mkfile)) => {
-                let appended = writer.append_file(&mut mkfile.data.as_slice()).map_err(failed)?;
+                let appended = writer
+                    .append_file(&mut mkfile.data.as_slice())
+                    .map_err(failed)?;
                 Some(Content {
                     size: appended.size,
                     digest: appended.content,
