@@ -21,8 +21,15 @@ async fn status(client: &Client, build: &str) -> Vec<StatusResponse> {
     let request = StatusRequest {
         r#ref: build.to_owned(),
     };
-    let stream = client.control().status(request).await.unwrap().into_inner();
-    let all = stream.map(|message| message.unwrap()).collect();
+    let stream = client
+        .control()
+        .status(request)
+        .await
+        .expect("the build is known")
+        .into_inner();
+    let all = stream
+        .map(|message| message.expect("the status does not fail"))
+        .collect();
     tokio::time::timeout(LONG, all)
         .await
         .expect("the status ends with the build")

@@ -84,7 +84,7 @@ fn program() -> PathBuf {
     let path = std::env::var_os("BUILDYARD_TEST_BUILDX").map_or(default, PathBuf::from);
     assert!(
         path.exists(),
-        "docker-buildx is not at {}: run `cargo xtask peers`, or set BUILDYARD_TEST_BUILDX to one",
+        "docker-buildx is not at {}: fetch it with `cargo xtask` (it lists how), or set BUILDYARD_TEST_BUILDX to one",
         path.display()
     );
     path

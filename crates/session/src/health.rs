@@ -12,15 +12,21 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
+/// The first question. Not at once: buildx opens sessions only to close them again, and what is on its way to a
+/// client that closes can be garbled there (`grpchijack` reuses a buffer), which it reports as a protocol error after
+/// a second. Not late: the first call opens the inner connection, for which Go's server waits ten seconds at most.
+const FIRST_AFTER: Duration = Duration::from_secs(3);
 const EVERY: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Answers that may be missing in a row. A client that hashes a large context can be slow.
 const MISSES: u32 = 3;
 
-/// Asks until the session ends, and ends it when the client stays silent. The first question is asked at once: it
-/// opens the inner connection, whose beginning Go's server waits for no longer than ten seconds.
+/// Asks until the session ends, and ends it when the client stays silent.
 pub(crate) async fn watch(channel: Channel, closed: CancellationToken) {
     let mut missed = 0;
+    closed
+        .run_until_cancelled(tokio::time::sleep(FIRST_AFTER))
+        .await;
     while let Some(alive) = closed.run_until_cancelled(is_alive(channel.clone())).await {
         missed = if alive { 0 } else { missed + 1 };
         if missed == MISSES {

@@ -69,7 +69,10 @@ async fn one_that_comes_late_is_waited_for_and_one_that_never_comes_is_named() {
     tokio::task::yield_now().await;
     let _open = open(&sessions, "late").unwrap();
     assert_eq!(waiting.await.unwrap().unwrap(), "late");
-    let err = sessions.get("never", Duration::from_millis(1)).await.unwrap_err();
+    let err = sessions
+        .get("never", Duration::from_millis(1))
+        .await
+        .unwrap_err();
     assert!(
         err.to_string()
             .starts_with("no active session never (waited 0 s)"),
