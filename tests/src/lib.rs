@@ -1,1 +1,35 @@
-//! skeleton
+//! Small real systems for the tests of whole farms: the built binary, the real client, a real registry, images made of
+//! Debian's busybox, independent readers.
+//!
+//! Everything listens on loopback, at a free port, keeps its files in a temporary folder, and is gone when its value is
+//! dropped, also when a test fails or is killed. Nothing here is a fake. A part that cannot be started panics and shows
+//! what it wrote: a test without its parts fails, it is never skipped. What the tests promise is in `tests/`.
+
+#![allow(clippy::expect_used, reason = "the whole crate is test code")]
+
+mod buildx;
+mod context;
+mod image;
+mod port;
+mod process;
+mod programs;
+mod read;
+mod registry;
+mod scratch;
+mod server;
+mod wait;
+
+pub use buildx::{Buildx, Outcome};
+pub use context::Context;
+pub use image::push_base_image;
+pub use port::free_port;
+pub use process::Process;
+pub use programs::{buildyard, busybox, emulator, native_architecture};
+pub use read::{Image, inspect_raw};
+pub use registry::{Login, Registry};
+pub use scratch::Scratch;
+pub use server::{Serve, Server};
+pub use wait::wait_for;
+
+/// Both platforms that the farm is asked for in most tests.
+pub const PLATFORMS: &str = "linux/amd64,linux/arm64";

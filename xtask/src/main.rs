@@ -1,1 +1,53 @@
-fn main() {}
+//! `cargo xtask`: what a developer runs. One module per command; this file only parses the command line.
+//!
+//! Commands install what they need themselves, so that a fresh Debian or Ubuntu machine with Rust is enough.
+
+mod check;
+mod command;
+mod debian;
+mod proto;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Everything a developer of Buildyard runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install the programs that the demo and the tests need
+    Setup,
+    /// Look at the code: formatting, clippy, generated files, dependencies
+    Check,
+    /// Install what is missing, then run all tests
+    Test(test::TestArgs),
+    /// Make the generated code of buildyard.v1 anew (needs protoc)
+    Proto(proto::ProtoArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = workspace();
+    match Cli::parse().task {
+        Task::Setup => setup::run(&root),
+        Task::Check => check::run(&root),
+        Task::Test(args) => test::run(&root, &args),
+        Task::Proto(args) => proto::run(&root, &args),
+    }
+}
+
+/// The folder of the workspace: where this program was built from.
+fn workspace() -> PathBuf {
+    let xtask = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask
+        .parent()
+        .expect("xtask lies in the workspace")
+        .to_owned()
+}

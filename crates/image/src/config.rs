@@ -26,7 +26,11 @@ pub struct ImageConfig {
     /// GOOS's name of the operating system.
     pub os: String,
     /// Version of the operating system (Windows).
-    #[serde(default, rename = "os.version", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "os.version",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
     /// Features of the operating system (Windows).
     #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]
@@ -140,13 +144,18 @@ pub struct RootFs {
 }
 
 /// Writers in Go write an empty list as `null`.
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Default for RootFs {
     fn default() -> Self {
-        Self { kind: "layers".to_owned(), diff_ids: Vec::new() }
+        Self {
+            kind: "layers".to_owned(),
+            diff_ids: Vec::new(),
+        }
     }
 }
 

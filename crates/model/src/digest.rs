@@ -134,7 +134,13 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "sha256:", "sha512:00", "sha256:zz", &Digest::of("a").to_string().to_uppercase()] {
+        for text in [
+            "",
+            "sha256:",
+            "sha512:00",
+            "sha256:zz",
+            &Digest::of("a").to_string().to_uppercase(),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

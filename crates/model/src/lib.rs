@@ -2,6 +2,7 @@
 //!
 //! Everything here is a plain value. Nothing reads a clock, a file or a socket.
 
+pub mod api;
 mod chain;
 mod digest;
 mod ids;
@@ -9,5 +10,7 @@ mod platform;
 
 pub use chain::Chain;
 pub use digest::{Digest, DigestHasher, ParseDigestError};
-pub use ids::{BuildId, FlatId, JobId, LayerId, ParseFlatIdError, Scope, StepDigest, StepKey, WorkerId};
+pub use ids::{
+    BuildId, FlatId, JobId, LayerId, ParseFlatIdError, Scope, StepDigest, StepKey, WorkerId,
+};
 pub use platform::{ParsePlatformError, Platform};

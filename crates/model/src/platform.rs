@@ -20,16 +20,29 @@ pub struct Platform {
 
 /// A text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a platform (want os/architecture or os/architecture/variant, e.g. linux/arm64)")]
+#[error(
+    "{0:?} is not a platform (want os/architecture or os/architecture/variant, e.g. linux/arm64)"
+)]
 pub struct ParsePlatformError(String);
 
 impl Platform {
     /// The platform of these parts, normalised.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let os = os.to_ascii_lowercase();
-        let os = if os == "macos" { "darwin".to_owned() } else { os };
-        let (architecture, variant) = normalize(&architecture.to_ascii_lowercase(), &variant.to_ascii_lowercase());
-        Self { os, architecture, variant }
+        let os = if os == "macos" {
+            "darwin".to_owned()
+        } else {
+            os
+        };
+        let (architecture, variant) = normalize(
+            &architecture.to_ascii_lowercase(),
+            &variant.to_ascii_lowercase(),
+        );
+        Self {
+            os,
+            architecture,
+            variant,
+        }
     }
 
     /// The platform this program was compiled for.
@@ -68,9 +81,12 @@ impl FromStr for Platform {
         let refuse = || ParsePlatformError(text.chars().take(100).collect());
         let parts: Vec<&str> = text.split('/').collect();
         let well_formed = |part: &&str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
-        if !parts.iter().all(|part| well_formed(part)) {
+        if !parts.iter().all(well_formed) {
             return Err(refuse());
         }
         match parts[..] {
@@ -86,14 +102,15 @@ impl FromStr for Platform {
 fn single(part: &str) -> Option<Platform> {
     const OSES: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
     const ARCHITECTURES: [&str; 13] = [
-        "amd64", "x86_64", "x86-64", "arm64", "aarch64", "arm", "armhf", "armel", "386", "i386", "riscv64",
-        "ppc64le", "s390x",
+        "amd64", "x86_64", "x86-64", "arm64", "aarch64", "arm", "armhf", "armel", "386", "i386",
+        "riscv64", "ppc64le", "s390x",
     ];
     let part = part.to_ascii_lowercase();
     if OSES.contains(&part.as_str()) {
         return Some(Platform::new(&part, std::env::consts::ARCH, ""));
     }
-    let known = ARCHITECTURES.contains(&part.as_str()) || ["loong64", "mips64le"].contains(&part.as_str());
+    let known =
+        ARCHITECTURES.contains(&part.as_str()) || ["loong64", "mips64le"].contains(&part.as_str());
     known.then(|| Platform::new("linux", &part, ""))
 }
 
@@ -132,7 +149,11 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        assert_eq!(text.parse::<Platform>().map(|p| p.to_string()).as_deref(), Ok(expected), "{text}");
+        assert_eq!(
+            text.parse::<Platform>().map(|p| p.to_string()).as_deref(),
+            Ok(expected),
+            "{text}"
+        );
     }
 
     #[test]
@@ -148,7 +169,14 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "/", "linux/", "linux/amd64/v1/x", "nonsense", "linux/am d64"] {
+        for text in [
+            "",
+            "/",
+            "linux/",
+            "linux/amd64/v1/x",
+            "nonsense",
+            "linux/am d64",
+        ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

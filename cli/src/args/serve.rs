@@ -1,0 +1,135 @@
+//! The flags of the servers: `up`, `coordinator`, `worker`. What they mean is checked in [`crate::serve`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// The commands that serve.
+#[derive(Debug, Subcommand)]
+pub enum ServeCommand {
+    /// Run a whole farm in one process
+    Up(UpArgs),
+    /// Run the endpoint that clients and workers connect to
+    Coordinator(CoordinatorArgs),
+    /// Run steps for a coordinator
+    Worker(WorkerArgs),
+}
+
+/// Where a server listens, and whom it lets in.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EndpointArgs {
+    /// Where to listen: HOST:PORT, tcp://HOST:PORT or unix://PATH; may be given several times [default: 127.0.0.1:8372]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// The endpoint's certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key (PEM) of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The certificate authority (PEM) that clients and workers must have their certificates from
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Let anybody who reaches the address use the farm
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+}
+
+/// What a coordinator keeps, and where.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// The directory that everything is kept in
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// The farm's BUILDPLATFORM, remembered from then on [default: this machine's platform]
+    #[arg(long, value_name = "PLATFORM")]
+    pub build_platform: Option<String>,
+}
+
+/// What a worker offers.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OfferArgs {
+    /// Offer only these platforms, e.g. linux/amd64,linux/arm64 [default: all that this machine can run]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platforms: Vec<String>,
+    /// How many steps to run at once [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub slots: Option<u32>,
+    /// Let steps use this machine's network where their client allows network.host
+    #[arg(long)]
+    pub allow_host_network: bool,
+    /// Register QEMU with this machine's kernel where no other way of emulating works
+    #[arg(long)]
+    pub allow_host_binfmt: bool,
+}
+
+/// `buildyard up`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  buildyard up --data /var/lib/buildyard")]
+pub struct UpArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
+    /// What it keeps.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// What it offers.
+    #[command(flatten)]
+    pub offer: OfferArgs,
+    /// How long running steps may go on after a request to stop, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace: u64,
+}
+
+/// `buildyard coordinator`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:
+  buildyard coordinator --data /var/lib/buildyard --listen 0.0.0.0:8372 --tls-cert farm.pem --tls-key farm.key --client-ca ca.pem")]
+pub struct CoordinatorArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
+    /// What it keeps.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The database: sqlite:PATH [default: sqlite, in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// Where blobs are kept: file:PATH [default: in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub blobs: Option<String>,
+    /// How long running steps may go on after a request to stop, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace: u64,
+}
+
+/// `buildyard worker`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:
+  buildyard worker --join https://farm.example:8372 --data /var/lib/buildyard-worker --ca ca.pem --cert w1.pem --key w1.key")]
+pub struct WorkerArgs {
+    /// The coordinator's URL
+    #[arg(long, value_name = "URL")]
+    pub join: String,
+    /// The directory that layers and snapshots are kept in
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// The worker's name in the farm [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// What it offers.
+    #[command(flatten)]
+    pub offer: OfferArgs,
+    /// The certificate authority (PEM) that the coordinator's certificate must come from
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The certificate (PEM) to show to the coordinator
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The key (PEM) of --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// How long running steps may go on after a request to stop, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace: u64,
+}

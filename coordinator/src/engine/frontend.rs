@@ -1,0 +1,376 @@
+//! The built-in Dockerfile frontend: takes the Dockerfile and its ignore file from the client, looks base images up, and
+//! converts.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use buildyard_dockerfile::{
+    Build as Converted, Conversion, Dockerignore, Images, Options, ResolvedImage, Source, Target,
+    convert, parse, syntax_directive,
+};
+use buildyard_layer::{FileReader, Toc};
+use buildyard_llb::pb;
+use buildyard_model::{Digest, Platform};
+use buildyard_session::SyncRequest;
+use serde_json::json;
+
+use super::internal_step::{internal_step, shown};
+use super::state::BuildState;
+use super::{Engine, internal};
+use crate::backend::{Build, BuildError, Ref, Refs, Solved};
+use crate::progress::{STDERR, Warning};
+
+/// Largest Dockerfile or ignore file.
+const FILE_BYTES: u64 = 4 << 20;
+/// How often base images may name further images (through ONBUILD).
+const ROUNDS: usize = 10;
+
+impl Engine {
+    /// Runs a frontend by its name.
+    pub(super) async fn frontend(
+        &self,
+        build: &Arc<Build>,
+        state: &Arc<BuildState>,
+        name: &str,
+        attrs: &BTreeMap<String, String>,
+        inputs: &BTreeMap<String, pb::Definition>,
+    ) -> Result<Solved, BuildError> {
+        match name {
+            "dockerfile.v0" => {}
+            "gateway.v0" => {
+                let source = attrs.get("source").map(String::as_str).unwrap_or_default();
+                check_frontend_image(source)?;
+            }
+            other => {
+                return Err(BuildError::invalid(format!(
+                    "frontend {other:?} is not known (dockerfile.v0 is)"
+                )));
+            }
+        }
+        if !inputs.is_empty() {
+            return Err(BuildError::invalid(
+                "inputs of a frontend (input: contexts) are not supported yet",
+            ));
+        }
+        self.dockerfile(build, state, attrs).await
+    }
+
+    async fn dockerfile(
+        &self,
+        build: &Arc<Build>,
+        state: &Arc<BuildState>,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Solved, BuildError> {
+        let options = Options::from_attrs(attrs, &self.build_platform)
+            .map_err(|error| BuildError::invalid(error.to_string()))?;
+        let loaded = self.load_dockerfile(build, &options).await?;
+        let (bytes, definition) = (loaded.bytes, loaded.step);
+        note_syntax(build, definition, &bytes, attrs)?;
+        warn_of_caches(build, definition, attrs);
+        let ignore = match loaded.ignore {
+            Some(bytes) => Dockerignore::parse(&bytes),
+            None => self.load_ignore(build, &options).await?,
+        };
+        state
+            .ignore
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone_from(&ignore);
+        let info = pb::SourceInfo {
+            filename: options.filename.clone(),
+            data: bytes.clone(),
+            definition: None,
+            language: "Dockerfile".to_owned(),
+        };
+        let source = Source {
+            filename: &options.filename,
+            bytes: &bytes,
+        };
+        let file = parse(&source).map_err(|error| {
+            let range = error.lines.to_pb();
+            BuildError::failed(error.to_string()).at_source(info.clone(), vec![range])
+        })?;
+        let converted = self
+            .convert_all(build, state, &file, &options, &ignore, &info)
+            .await?;
+        for warning in &converted.warnings {
+            build.progress.warn(Warning {
+                vertex: Some(definition),
+                level: 1,
+                short: warning.short.clone(),
+                detail: warning.detail.clone(),
+                url: warning.url.clone(),
+                info: Some(info.clone()),
+                ranges: vec![warning.lines.to_pb()],
+            });
+        }
+        Ok(solved(converted.targets, options.multi_platform))
+    }
+
+    /// Converts, looking images up as the conversion asks for them.
+    async fn convert_all(
+        &self,
+        build: &Arc<Build>,
+        state: &Arc<BuildState>,
+        file: &buildyard_dockerfile::Dockerfile,
+        options: &Options,
+        ignore: &[String],
+        info: &pb::SourceInfo,
+    ) -> Result<Converted, BuildError> {
+        let mut images = Images::new();
+        for _ in 0..ROUNDS {
+            let outcome = convert(file, options, &images, ignore).map_err(|error| {
+                let failed = BuildError::failed(error.to_string());
+                match error.lines {
+                    Some(lines) => failed.at_source(info.clone(), vec![lines.to_pb()]),
+                    None => failed,
+                }
+            })?;
+            let requests = match outcome {
+                Conversion::Done(converted) => return Ok(*converted),
+                Conversion::NeedsImages(requests) => requests,
+            };
+            let lookups = requests.into_iter().map(|request| async move {
+                let look = self.resolve(state, &request.reference, &request.platform);
+                let image = shown(build, &request.name, look).await.map_err(|error| {
+                    let what = format!("{}: failed to resolve source metadata", request.reference);
+                    error
+                        .context(what)
+                        .at_source(info.clone(), vec![request.lines.to_pb()])
+                })?;
+                let resolved = ResolvedImage {
+                    digest: image.index_digest.unwrap_or(image.manifest_digest),
+                    config: image.config.clone(),
+                };
+                Ok::<_, BuildError>(((request.reference, request.platform), resolved))
+            });
+            images.extend(futures::future::try_join_all(lookups).await?);
+        }
+        Err(BuildError::failed(format!(
+            "base images named further images {ROUNDS} times over; giving up"
+        )))
+    }
+
+    /// Takes the Dockerfile, and the ignore file that belongs to it, from the client.
+    async fn load_dockerfile(
+        &self,
+        build: &Arc<Build>,
+        options: &Options,
+    ) -> Result<Loaded, BuildError> {
+        let filename = &options.filename;
+        let own_ignore = format!("{filename}.dockerignore");
+        let mut names = vec![filename.clone(), own_ignore.clone()];
+        if filename == "Dockerfile" {
+            names.push("dockerfile".to_owned());
+        }
+        let step_name = format!("[internal] load build definition from {filename}");
+        let step = internal_step(build, &step_name);
+        let load = async {
+            let toc = self
+                .sync_files(build, &options.dockerfile_key, names)
+                .await?;
+            let mut bytes = self.small_file(&toc, filename).await?;
+            if bytes.is_none() && filename == "Dockerfile" {
+                bytes = self.small_file(&toc, "dockerfile").await?;
+            }
+            let bytes = bytes.ok_or_else(|| {
+                BuildError::failed(format!(
+                    "failed to read dockerfile: open {filename}: no such file or directory"
+                ))
+            })?;
+            Ok(Loaded {
+                bytes,
+                ignore: self.small_file(&toc, &own_ignore).await?,
+                step,
+            })
+        };
+        shown(build, &step_name, load).await
+    }
+
+    async fn load_ignore(
+        &self,
+        build: &Arc<Build>,
+        options: &Options,
+    ) -> Result<Vec<String>, BuildError> {
+        let load = async {
+            let name = ".dockerignore".to_owned();
+            let toc = self
+                .sync_files(build, &options.context_key, vec![name])
+                .await?;
+            let bytes = self.small_file(&toc, ".dockerignore").await?;
+            Ok(bytes
+                .map(|bytes| Dockerignore::parse(&bytes))
+                .unwrap_or_default())
+        };
+        shown(build, "[internal] load .dockerignore", load).await
+    }
+
+    async fn sync_files(
+        &self,
+        build: &Arc<Build>,
+        dir: &str,
+        follow: Vec<String>,
+    ) -> Result<Toc, BuildError> {
+        let request = SyncRequest {
+            dir_name: dir.to_owned(),
+            follow_paths: follow,
+            ..SyncRequest::default()
+        };
+        Ok(build.session.sync_dir(request, self.pack()?).await?.toc)
+    }
+
+    /// The content of a small file of a synced directory; `None` where it is not there.
+    async fn small_file(&self, toc: &Toc, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
+        let Some(entry) = toc
+            .entries
+            .iter()
+            .find(|entry| entry.path == path.as_bytes())
+            .cloned()
+        else {
+            return Ok(None);
+        };
+        let flats = self.layers.flats().clone();
+        let toc = Toc {
+            flats: toc.flats.clone(),
+            ..Toc::default()
+        };
+        let read = move || -> std::io::Result<Option<Vec<u8>>> {
+            let Some(reader) = FileReader::of_entry(&flats, &toc, &entry) else {
+                return Ok(None);
+            };
+            let mut bytes = Vec::new();
+            reader.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        };
+        let bytes = tokio::task::spawn_blocking(read)
+            .await
+            .expect("reading does not panic")
+            .map_err(internal)?;
+        match bytes {
+            Some(bytes) if bytes.len() as u64 > FILE_BYTES => Err(BuildError::failed(format!(
+                "{path} is larger than {FILE_BYTES} bytes"
+            ))),
+            bytes => Ok(bytes),
+        }
+    }
+}
+
+struct Loaded {
+    bytes: Vec<u8>,
+    ignore: Option<Vec<u8>>,
+    /// The step that loaded it.
+    step: Digest,
+}
+
+/// The images of BuildKit's own Dockerfile frontend are served by the built-in one; others cannot be run.
+fn check_frontend_image(image: &str) -> Result<(), BuildError> {
+    let name = image.split(['@', ':']).next().unwrap_or_default();
+    let bare = name.strip_prefix("docker.io/").unwrap_or(name);
+    if matches!(
+        bare,
+        "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0"
+    ) {
+        return Ok(());
+    }
+    Err(BuildError::invalid(format!(
+        "frontend image {image:?} cannot be run: only docker/dockerfile is served, by the built-in frontend"
+    )))
+}
+
+/// A `# syntax=` line or BUILDKIT_SYNTAX: says in the log who serves it.
+fn note_syntax(
+    build: &Build,
+    step: Digest,
+    bytes: &[u8],
+    attrs: &BTreeMap<String, String>,
+) -> Result<(), BuildError> {
+    let asked = attrs
+        .get("build-arg:BUILDKIT_SYNTAX")
+        .cloned()
+        .or_else(|| syntax_directive(bytes));
+    let Some(image) = asked.filter(|image| !image.is_empty() && image != "dockerfile.v0") else {
+        return Ok(());
+    };
+    check_frontend_image(&image)?;
+    let line = format!("{image} is served by the built-in Dockerfile frontend\n");
+    build
+        .progress
+        .log(step, STDERR, line.as_bytes(), SystemTime::now());
+    Ok(())
+}
+
+/// Caches that the client wants imported or exported need nothing here; each is named once.
+fn warn_of_caches(build: &Build, step: Digest, attrs: &BTreeMap<String, String>) {
+    let mut texts = Vec::new();
+    for cache in &build.request.cache_imports {
+        texts.push(format!(
+            "--cache-from type={} is not read: the farm's own cache needs no import",
+            cache.kind
+        ));
+    }
+    for cache in &build.request.cache_exports {
+        texts.push(format!(
+            "--cache-to type={} is not written: the farm keeps its cache itself",
+            cache.kind
+        ));
+    }
+    if attrs.contains_key("build-arg:BUILDKIT_INLINE_CACHE") {
+        texts.push(
+            "BUILDKIT_INLINE_CACHE has no effect: the farm keeps its cache itself".to_owned(),
+        );
+    }
+    for short in texts {
+        build.progress.warn(Warning {
+            vertex: Some(step),
+            level: 1,
+            short,
+            ..Warning::default()
+        });
+    }
+}
+
+/// Targets in the form in which clients and exporters take them.
+fn solved(targets: Vec<Target>, multi_platform: bool) -> Solved {
+    let mut metadata = BTreeMap::new();
+    let platforms: Vec<_> = targets
+        .iter()
+        .map(|target| platform_entry(&target.platform))
+        .collect();
+    metadata.insert(
+        "refs.platforms".to_owned(),
+        json!({ "Platforms": platforms }).to_string().into_bytes(),
+    );
+    let config = |target: &Target| {
+        serde_json::to_vec(&target.config).expect("a configuration can be written as JSON")
+    };
+    if multi_platform {
+        let mut refs = BTreeMap::new();
+        for target in targets {
+            metadata.insert(
+                format!("containerimage.config/{}", target.platform),
+                config(&target),
+            );
+            refs.insert(target.platform.to_string(), Ref::new(target.definition, ()));
+        }
+        return Solved {
+            refs: Refs::PerPlatform(refs),
+            metadata,
+        };
+    }
+    let mut refs = Refs::Empty;
+    for target in targets {
+        metadata.insert("containerimage.config".to_owned(), config(&target));
+        refs = Refs::Single(Ref::new(target.definition, ()));
+    }
+    Solved { refs, metadata }
+}
+
+fn platform_entry(platform: &Platform) -> serde_json::Value {
+    let mut parts = json!({ "architecture": platform.architecture, "os": platform.os });
+    if !platform.variant.is_empty() {
+        parts["variant"] = json!(platform.variant);
+    }
+    json!({ "ID": platform.to_string(), "Platform": parts })
+}

@@ -1,0 +1,121 @@
+//! What stays of a build: its record, its steps, their logs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use buildyard_model::{Platform, StepDigest, WorkerId};
+use buildyard_store::{
+    BuildOutcome, BuildRecord, Finished, StepLog, StepRecord, StoreError, UnixMillis, cap_log,
+};
+
+use super::Engine;
+use super::state::{BuildState, RanOn};
+use crate::backend::{Build, BuildError};
+use crate::progress::VertexRecord;
+
+impl Engine {
+    /// Writes a build that has ended into the history.
+    pub(super) async fn record_build(
+        &self,
+        build: &Arc<Build>,
+        state: Option<&BuildState>,
+        outcome: &Result<BTreeMap<String, String>, BuildError>,
+    ) -> Result<(), StoreError> {
+        if build.request.internal {
+            return Ok(());
+        }
+        let record = self.build_record(build);
+        let known = self.store.build(&build.id).await?.is_some();
+        if !known {
+            self.store.start_build(&record).await?;
+        }
+        let steps: Vec<StepRecord> = build
+            .progress
+            .vertices()
+            .into_iter()
+            .map(|vertex| step_record(build, state, vertex))
+            .collect();
+        self.store.record_steps(&build.id, &steps).await?;
+        let finished = Finished {
+            outcome: match outcome {
+                Ok(_) => BuildOutcome::Succeeded,
+                Err(error) if error.is_cancelled() => BuildOutcome::Cancelled,
+                Err(_) => BuildOutcome::Failed,
+            },
+            completed: super::now(),
+            error: outcome.as_ref().err().map(|error| error.message.clone()),
+            response: outcome.as_ref().cloned().unwrap_or_default(),
+        };
+        self.store.finish_build(&build.id, &finished).await?;
+        Ok(())
+    }
+
+    /// The record with which a build begins.
+    pub(super) fn build_record(&self, build: &Build) -> BuildRecord {
+        let attrs = &build.request.attrs;
+        let text = |key: &str| attrs.get(key).cloned().unwrap_or_default();
+        let platforms: Vec<Platform> = text("platform")
+            .split(',')
+            .filter_map(|platform| platform.trim().parse().ok())
+            .collect();
+        let export = |spec: &crate::backend::ExporterSpec| match spec.attrs.get("name") {
+            Some(name) => format!("{} {name}", spec.kind),
+            None => spec.kind.clone(),
+        };
+        BuildRecord {
+            id: build.id.clone(),
+            scope: self.scope.clone(),
+            name: attrs
+                .get("filename")
+                .cloned()
+                .unwrap_or_else(|| "Dockerfile".to_owned()),
+            frontend: build.request.frontend.clone(),
+            target: text("target"),
+            platforms: if platforms.is_empty() {
+                vec![self.build_platform.clone()]
+            } else {
+                platforms
+            },
+            exports: build.request.exporters.iter().map(export).collect(),
+            started: UnixMillis::from(build.created),
+            outcome: BuildOutcome::Running,
+            completed: None,
+            error: None,
+            response: BTreeMap::new(),
+            steps: 0,
+            steps_cached: 0,
+            steps_emulated: 0,
+        }
+    }
+}
+
+fn step_record(build: &Build, state: Option<&BuildState>, vertex: VertexRecord) -> StepRecord {
+    let step = StepDigest(vertex.step);
+    let RanOn { worker, emulator } = state
+        .and_then(|state| state.ran_on(&step))
+        .unwrap_or_default();
+    let mut log = Vec::new();
+    for line in build.progress.log_of(vertex.step) {
+        log.extend_from_slice(&line.data);
+    }
+    let time = |time: Option<SystemTime>| time.map(UnixMillis::from);
+    StepRecord {
+        step,
+        platform: platform_in(&vertex.info.name),
+        name: vertex.info.name,
+        worker: (!worker.is_empty()).then(|| WorkerId::new(worker)),
+        cached: vertex.cached,
+        emulated: !emulator.is_empty(),
+        started: time(vertex.started),
+        completed: time(vertex.completed),
+        error: (!vertex.error.is_empty()).then_some(vertex.error),
+        log: (!log.is_empty()).then(|| StepLog::Text(cap_log(&log))),
+    }
+}
+
+/// The platform in a step's name: `[linux/arm64 2/3] RUN …`.
+fn platform_in(name: &str) -> Option<Platform> {
+    let inside = name.strip_prefix('[')?.split([' ', ']', '-']).next()?;
+    inside.contains('/').then(|| inside.parse().ok()).flatten()
+}

@@ -1,0 +1,277 @@
+//! From missing steps to jobs, and what becomes of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use buildyard_llb::cut::{Part, cut};
+use buildyard_model::{Chain, JobId, StepDigest};
+use buildyard_proto::v1::{self as proto, failure};
+use futures::stream::{SelectAll, StreamExt};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
+
+use super::evaluate::Evaluation;
+use super::host::BuildHost;
+use super::internal;
+use crate::backend::BuildError;
+use crate::farm::{JobEvent, JobRequest, result_to};
+
+type Events = SelectAll<futures::stream::BoxStream<'static, (JobId, JobEvent)>>;
+
+impl Evaluation<'_> {
+    /// Hands the missing steps to the farm, and returns when nothing of it is under way any more. Failures of workers are
+    /// no errors here: what is still missing afterwards is planned anew by the caller.
+    pub(super) async fn run_jobs(&mut self, missing: Vec<usize>) -> Result<(), BuildError> {
+        let mut events = Events::new();
+        self.submit(&missing, &mut events);
+        let cancel = self.build.cancel.clone();
+        while !self.in_jobs.is_empty() {
+            let next = tokio::select! {
+                next = events.next() => next,
+                () = cancel.cancelled() => return Err(BuildError::cancelled()),
+            };
+            let Some((job, event)) = next else { break };
+            if self.handle(&job, event).await? {
+                // Others go on; what the lost one leaves is planned at once.
+                let missing = self.missing();
+                self.submit(&missing, &mut events);
+            }
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, missing: &[usize], events: &mut Events) {
+        for part in cut(&self.graph, missing) {
+            let id = JobId::new(hex::encode(rand::random::<[u8; 8]>()));
+            let request = self.request(&id, &part);
+            tracing::info!(
+                build_id = %self.build.id, job = %id, platform = ?part.platform, steps = part.steps.len(),
+                "a job is queued"
+            );
+            self.in_jobs
+                .insert(id.clone(), part.steps.iter().copied().collect());
+            let of_job = UnboundedReceiverStream::new(self.engine.farm.submit(request));
+            events.push(of_job.map(move |event| (id.clone(), event)).boxed());
+        }
+    }
+
+    fn request(&self, id: &JobId, part: &Part) -> JobRequest {
+        let inside: HashSet<usize> = part.steps.iter().copied().collect();
+        let mut known: HashSet<usize> = HashSet::new();
+        for &number in &part.steps {
+            for input in &self.graph.step(number).inputs {
+                if !inside.contains(&input.step) && self.known.contains_key(&input.step) {
+                    known.insert(input.step);
+                }
+            }
+        }
+        let order = proto::StartJob {
+            job: id.to_string(),
+            build: self.build.id.to_string(),
+            scope: self.engine.scope.to_string(),
+            steps: part
+                .steps
+                .iter()
+                .map(|&number| self.job_step(number))
+                .collect(),
+            known: known
+                .into_iter()
+                .map(|number| self.known_result(number))
+                .collect(),
+            allow_host_network: self
+                .build
+                .request
+                .entitlements
+                .iter()
+                .any(|e| e == "network.host"),
+        };
+        JobRequest {
+            id: id.clone(),
+            build: self.build.id.clone(),
+            scope: self.engine.scope.clone(),
+            platform: part.platform.clone(),
+            order,
+            host: Arc::new(BuildHost {
+                build: self.build.clone(),
+                state: self.state.clone(),
+            }),
+        }
+    }
+
+    fn job_step(&self, number: usize) -> proto::JobStep {
+        let step = self.graph.step(number);
+        proto::JobStep {
+            digest: step.digest.to_string(),
+            op: bytes::Bytes::copy_from_slice(&step.bytes),
+            name: step.name.text.clone(),
+            ignore_cache: step.ignore_cache,
+            inputs: step
+                .inputs
+                .iter()
+                .map(|input| proto::StepInput {
+                    step: self.graph.step(input.step).digest.to_string(),
+                    output: u32::try_from(input.output).unwrap_or(u32::MAX),
+                })
+                .collect(),
+            outputs: u32::try_from(step.outputs).unwrap_or(u32::MAX),
+            platform: step
+                .platform
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn known_result(&self, number: usize) -> proto::KnownResult {
+        proto::KnownResult {
+            step: self.graph.step(number).digest.to_string(),
+            result: Some(result_to(&self.known[&number])),
+        }
+    }
+
+    /// Takes an event in. Returns whether something has to be planned anew at once.
+    async fn handle(&mut self, job: &JobId, event: JobEvent) -> Result<bool, BuildError> {
+        match event {
+            JobEvent::Assigned { worker, emulated } => {
+                tracing::info!(build_id = %self.build.id, job = %job, worker_id = %worker, emulated, "a job has a worker");
+                Ok(false)
+            }
+            JobEvent::Waiting { reason } => {
+                self.say(job, &reason);
+                Ok(false)
+            }
+            JobEvent::StepKnown { step, chains } => {
+                self.step_known(job, step, chains);
+                Ok(false)
+            }
+            JobEvent::Ended => {
+                self.in_jobs.remove(job);
+                Ok(false)
+            }
+            JobEvent::Failed(failure) => {
+                let again = self.job_failed(job, failure).await?;
+                self.in_jobs.remove(job);
+                Ok(again)
+            }
+            JobEvent::Refused { reason } => Err(BuildError::new(Code::FailedPrecondition, reason)),
+            JobEvent::WorkerLost { worker, reason } => {
+                self.say(job, &format!("worker {worker} is lost ({reason}); what it had not finished goes elsewhere"));
+                self.in_jobs.remove(job);
+                self.forget_lost_results().await?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn step_known(&mut self, job: &JobId, step: StepDigest, chains: Vec<Chain>) {
+        let Some(number) = self.graph.find(&step) else {
+            return;
+        };
+        self.learn(number, step, chains);
+        let waits = |steps: &HashSet<usize>| {
+            steps.iter().any(|&other| {
+                self.graph
+                    .step(other)
+                    .inputs
+                    .iter()
+                    .any(|input| input.step == number)
+            })
+        };
+        for (other, steps) in &self.in_jobs {
+            if other != job && !steps.contains(&number) && waits(steps) {
+                self.engine
+                    .farm
+                    .step_known(other, self.known_result(number));
+            }
+        }
+    }
+
+    async fn job_failed(
+        &mut self,
+        job: &JobId,
+        failure: proto::Failure,
+    ) -> Result<bool, BuildError> {
+        let step = failure.step.parse::<StepDigest>().ok();
+        let at_step = |error: BuildError| match step {
+            Some(step) => error.at_step(step),
+            None => error,
+        };
+        match failure.kind() {
+            failure::Kind::Step => Err(at_step(BuildError::failed(failure.message))),
+            failure::Kind::LostLayer => {
+                if let Ok(layer) = failure.layer.parse() {
+                    self.engine.layers.lost(layer).await.map_err(internal)?;
+                }
+                self.say(job, &format!("{}; it is made again", failure.message));
+                self.forget_lost_results().await?;
+                Ok(true)
+            }
+            failure::Kind::Cancelled => Ok(true),
+            failure::Kind::Worker | failure::Kind::Unknown => {
+                self.failures += 1;
+                if self.failures >= 3 {
+                    return Err(at_step(BuildError::new(Code::Internal, failure.message)));
+                }
+                self.say(
+                    job,
+                    &format!(
+                        "a worker could not do its part ({}); it is tried again",
+                        failure.message
+                    ),
+                );
+                Ok(true)
+            }
+        }
+    }
+
+    /// Results whose layers went with a worker are not known any more.
+    async fn forget_lost_results(&mut self) -> Result<(), BuildError> {
+        let numbers: Vec<usize> = self.known.keys().copied().collect();
+        for number in numbers {
+            if self.graph.step(number).is_source() {
+                continue;
+            }
+            if !self
+                .engine
+                .layers
+                .all_known(&self.known[&number])
+                .await
+                .map_err(internal)?
+            {
+                self.known.remove(&number);
+                self.state.forget_result(&self.graph.step(number).digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says something about a job in the build's log, at its first step that is not known.
+    fn say(&self, job: &JobId, text: &str) {
+        tracing::info!(build_id = %self.build.id, job = %job, text, "told the client");
+        let steps = self.in_jobs.get(job);
+        let first = steps.and_then(|steps| {
+            steps
+                .iter()
+                .copied()
+                .filter(|n| !self.known.contains_key(n))
+                .min()
+        });
+        if let Some(number) = first {
+            let line = format!("{text}\n");
+            let step = self.graph.step(number).digest.0;
+            self.build.progress.log(
+                step,
+                crate::progress::STDERR,
+                line.as_bytes(),
+                std::time::SystemTime::now(),
+            );
+        }
+    }
+
+    /// Tells the farm that the jobs still under way are not wanted any more.
+    pub(super) fn cancel_jobs(&mut self, reason: &str) {
+        for (job, _) in self.in_jobs.drain() {
+            self.engine.farm.cancel(&job, reason);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading single files of results, for clients that look into them through the gateway.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::fsutil::types::Stat;
+use buildyard_layer::{Entry, ExtentSource, FileReader, Follow, Kind, Toc, Tree, glob_match, path};
+use buildyard_model::Chain;
+
+use super::{Engine, internal};
+use crate::backend::{Build, BuildError, ByteRange};
+use crate::export::LayerBlobs;
+use crate::layers::ExportLayers;
+
+/// Most bytes of one read; messages are at most 16 MiB.
+const MOST: u64 = 15 << 20;
+
+/// Go's `os.FileMode` bits for what is not a regular file.
+const GO_DIR: u32 = 1 << 31;
+const GO_SYMLINK: u32 = 1 << 27;
+const GO_DEVICE: u32 = 1 << 26;
+const GO_FIFO: u32 = 1 << 25;
+const GO_SETUID: u32 = 1 << 23;
+const GO_SETGID: u32 = 1 << 22;
+const GO_CHAR_DEVICE: u32 = 1 << 21;
+const GO_STICKY: u32 = 1 << 20;
+
+impl Engine {
+    pub(super) async fn read_path(
+        &self,
+        build: &Arc<Build>,
+        chain: &Chain,
+        file: &str,
+        range: Option<ByteRange>,
+    ) -> Result<Vec<u8>, BuildError> {
+        let (tree, source) = self.look_into(build, chain).await?;
+        let file = file.to_owned();
+        let read = move || {
+            let (entry, toc) = find(&tree, &file, Follow::All)?;
+            let range = range.unwrap_or(ByteRange {
+                offset: 0,
+                length: 0,
+            });
+            let length = if range.length == 0 {
+                MOST
+            } else {
+                range.length.min(MOST)
+            };
+            let mut reader = FileReader::of_entry(source.as_ref(), &toc, &entry)
+                .ok_or_else(|| BuildError::failed(format!("read {file}: is a directory")))?;
+            let mut bytes = Vec::new();
+            std::io::copy(
+                &mut reader.by_ref().take(range.offset),
+                &mut std::io::sink(),
+            )
+            .map_err(internal)?;
+            reader
+                .take(length)
+                .read_to_end(&mut bytes)
+                .map_err(internal)?;
+            Ok(bytes)
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .expect("reading does not panic")
+    }
+
+    pub(super) async fn list_path(
+        &self,
+        build: &Arc<Build>,
+        chain: &Chain,
+        dir: &str,
+        include: &str,
+    ) -> Result<Vec<Stat>, BuildError> {
+        let (tree, _) = self.look_into(build, chain).await?;
+        let found = resolve(&tree, dir, Follow::All)?;
+        let mut stats = Vec::new();
+        for node in tree.children(&found) {
+            let name = path::file_name(node.path);
+            if include.is_empty() || glob_match(include.as_bytes(), name).unwrap_or(false) {
+                stats.push(stat(node.entry, name));
+            }
+        }
+        Ok(stats)
+    }
+
+    pub(super) async fn stat_path(
+        &self,
+        build: &Arc<Build>,
+        chain: &Chain,
+        file: &str,
+    ) -> Result<Stat, BuildError> {
+        let (tree, _) = self.look_into(build, chain).await?;
+        let (entry, _) = find(&tree, file, Follow::Parents)?;
+        Ok(stat(&entry, path::file_name(&path::clean(file.as_bytes()))))
+    }
+
+    async fn look_into(
+        &self,
+        build: &Arc<Build>,
+        chain: &Chain,
+    ) -> Result<(Tree, Arc<dyn ExtentSource>), BuildError> {
+        let layers = ExportLayers::new(self.layers.clone(), self.state(build).registry.clone());
+        let (toc, _) = layers
+            .tree(&chain.0)
+            .await
+            .map_err(|error| BuildError::failed(error.to_string()))?;
+        Ok((Tree::merge(&[toc]), Arc::new(self.layers.flats().clone())))
+    }
+}
+
+fn resolve(tree: &Tree, file: &str, follow: Follow) -> Result<Vec<u8>, BuildError> {
+    let clean = path::clean(file.as_bytes());
+    tree.resolve(&clean, follow)
+        .map_err(|error| BuildError::not_found(format!("{file}: {error}")))
+}
+
+fn find(tree: &Tree, file: &str, follow: Follow) -> Result<(Entry, Toc), BuildError> {
+    let found = resolve(tree, file, follow)?;
+    let node = tree
+        .get(&found)
+        .ok_or_else(|| BuildError::not_found(format!("open {file}: no such file or directory")))?;
+    let toc = Toc {
+        flats: node.flats.to_vec(),
+        ..Toc::default()
+    };
+    Ok((node.entry.clone(), toc))
+}
+
+fn stat(entry: &Entry, name: &[u8]) -> Stat {
+    let (kind, size, link, major, minor) = match &entry.kind {
+        Kind::File { size, .. } => (0, *size, Vec::new(), 0, 0),
+        Kind::Symlink { target } => (GO_SYMLINK, target.len() as u64, target.clone(), 0, 0),
+        Kind::CharDevice { major, minor } => {
+            (GO_DEVICE | GO_CHAR_DEVICE, 0, Vec::new(), *major, *minor)
+        }
+        Kind::BlockDevice { major, minor } => (GO_DEVICE, 0, Vec::new(), *major, *minor),
+        Kind::Fifo => (GO_FIFO, 0, Vec::new(), 0, 0),
+        _ => (GO_DIR, 0, Vec::new(), 0, 0),
+    };
+    let bit = |unix: u32, go: u32| if entry.mode & unix == 0 { 0 } else { go };
+    let special = bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY);
+    Stat {
+        path: String::from_utf8_lossy(name).into_owned(),
+        mode: kind | special | (entry.mode & 0o777),
+        uid: entry.uid,
+        gid: entry.gid,
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        mod_time: entry
+            .mtime
+            .seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(entry.mtime.nanos)),
+        linkname: String::from_utf8_lossy(&link).into_owned(),
+        devmajor: i64::from(major),
+        devminor: i64::from(minor),
+        xattrs: Default::default(),
+    }
+}

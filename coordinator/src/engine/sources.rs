@@ -1,0 +1,200 @@
+//! Sources: what a graph takes in from outside. Images become chains of layers without being pulled; the client's
+//! directories are taken over and become a layer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use buildyard_llb::{Step, pb};
+use buildyard_model::{Chain, LayerId, Platform};
+use buildyard_registry::{Reference, RegistryError, Resolved};
+use buildyard_session::{SyncProgress, SyncRequest};
+use buildyard_store::Source;
+use tonic::Code;
+
+use super::Engine;
+use super::state::BuildState;
+use crate::backend::{Build, BuildError};
+use crate::layers::ImageLayer;
+use crate::progress::StatusUpdate;
+
+impl Engine {
+    /// What a source step yields. Shows it as a step.
+    pub(super) async fn source(
+        &self,
+        build: &Arc<Build>,
+        state: &BuildState,
+        step: &Step,
+    ) -> Result<Chain, BuildError> {
+        let Some(pb::op::Op::Source(source)) = &step.op.op else {
+            return Err(BuildError::new(
+                Code::Internal,
+                "a step that is no source was taken for one",
+            ));
+        };
+        build.progress.started(step.digest.0, SystemTime::now());
+        let outcome = if let Some(reference) = source.identifier.strip_prefix("docker-image://") {
+            self.image_source(build, state, step, reference).await
+        } else if let Some(name) = source.identifier.strip_prefix("local://") {
+            self.local_source(build, step, name, &source.attrs).await
+        } else {
+            Err(BuildError::invalid(format!(
+                "source {:?} is not supported",
+                source.identifier
+            )))
+        };
+        match &outcome {
+            Ok(_) => build.progress.completed(step.digest.0, SystemTime::now()),
+            Err(error) => build
+                .progress
+                .failed(step.digest.0, &error.message, SystemTime::now()),
+        }
+        outcome.map_err(|error| error.at_step(step.digest))
+    }
+
+    async fn image_source(
+        &self,
+        build: &Arc<Build>,
+        state: &BuildState,
+        step: &Step,
+        reference: &str,
+    ) -> Result<Chain, BuildError> {
+        let platform = step
+            .platform
+            .clone()
+            .unwrap_or_else(|| self.build_platform.clone());
+        let at = SystemTime::now();
+        let status = |completed| StatusUpdate {
+            id: format!("resolve {reference}"),
+            started: Some(at),
+            completed,
+            ..StatusUpdate::default()
+        };
+        build.progress.status(step.digest.0, status(None), at);
+        let image = self.resolve(state, reference, &platform).await?;
+        build.progress.status(
+            step.digest.0,
+            status(Some(SystemTime::now())),
+            SystemTime::now(),
+        );
+        Ok(Chain(
+            image
+                .layers
+                .iter()
+                .map(|layer| LayerId(layer.diff_id))
+                .collect(),
+        ))
+    }
+
+    /// Looks an image up and records its layers, once per build.
+    pub(super) async fn resolve(
+        &self,
+        state: &BuildState,
+        reference: &str,
+        platform: &Platform,
+    ) -> Result<Arc<Resolved>, BuildError> {
+        if let Some(image) = state.image(reference, platform) {
+            return Ok(image);
+        }
+        let parsed: Reference = reference.parse().map_err(|error| {
+            BuildError::invalid(format!("{reference:?} is not an image reference: {error}"))
+        })?;
+        let image = Arc::new(
+            state
+                .registry
+                .resolve(&parsed, platform)
+                .await
+                .map_err(registry_error)?,
+        );
+        let layers: Vec<ImageLayer> = image
+            .layers
+            .iter()
+            .map(|layer| ImageLayer {
+                diff_id: layer.diff_id,
+                blob: layer.descriptor.digest,
+                size: layer.descriptor.size,
+                media_type: layer.descriptor.media_type.to_string(),
+            })
+            .collect();
+        let source = Source {
+            registry: image.reference.registry.clone(),
+            repository: image.reference.repository.clone(),
+        };
+        self.layers
+            .put_image(&layers, &source, super::now())
+            .await
+            .map_err(super::internal)?;
+        state.set_image(reference, platform, image.clone());
+        state.set_image(&image.reference.to_string(), platform, image.clone());
+        Ok(image)
+    }
+
+    async fn local_source(
+        &self,
+        build: &Arc<Build>,
+        step: &Step,
+        name: &str,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Chain, BuildError> {
+        let list = |key: &str| -> Result<Vec<String>, BuildError> {
+            match attrs.get(key) {
+                None => Ok(Vec::new()),
+                Some(text) => serde_json::from_str(text).map_err(|_| {
+                    BuildError::invalid(format!(
+                        "{key} of local source {name:?} is not a JSON list"
+                    ))
+                }),
+            }
+        };
+        let hint = attrs
+            .get("local.sharedkeyhint")
+            .map_or(name, String::as_str);
+        let key = format!("{}\0{hint}\0{name}", build.session.shared_key());
+        let digest = step.digest.0;
+        let progress = build.progress.clone();
+        let began = SystemTime::now();
+        let request = SyncRequest {
+            dir_name: name.to_owned(),
+            include_patterns: list("local.includepattern")?,
+            exclude_patterns: list("local.excludepatterns")?,
+            follow_paths: list("local.followpaths")?,
+            previous: self.contexts.get(&key),
+            limits: Default::default(),
+            progress: Some(Arc::new(move |sync: SyncProgress| {
+                let now = SystemTime::now();
+                let update = StatusUpdate {
+                    id: "transferring context:".to_owned(),
+                    current: i64::try_from(sync.bytes).unwrap_or(i64::MAX),
+                    started: Some(began),
+                    completed: sync.done.then_some(now),
+                    ..StatusUpdate::default()
+                };
+                progress.status(digest, update, now);
+            })),
+        };
+        let synced = build.session.sync_dir(request, self.pack()?).await?;
+        let toc = Arc::new(synced.toc);
+        self.contexts.put(key, toc.clone());
+        let layer = self
+            .layers
+            .put_own(toc, super::now())
+            .await
+            .map_err(super::internal)?;
+        Ok(Chain(vec![layer]))
+    }
+}
+
+/// A registry's error for the client: what the user can mend is said plainly, the code tells the kinds apart.
+pub(super) fn registry_error(error: RegistryError) -> BuildError {
+    let code = match &error {
+        RegistryError::NotFound { .. } | RegistryError::NoSuchPlatform { .. } => Code::NotFound,
+        RegistryError::Unauthorized { .. } | RegistryError::Credentials { .. } => {
+            Code::PermissionDenied
+        }
+        RegistryError::Unreachable { .. }
+        | RegistryError::TimedOut { .. }
+        | RegistryError::Interrupted { .. } => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    BuildError::new(code, error.to_string())
+}

@@ -1,0 +1,82 @@
+//! What the engine keeps about one build while it goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use buildyard_model::{Chain, Platform, StepDigest};
+use buildyard_registry::{Registry, Resolved};
+
+/// A build's memory: results of its steps, images it looked up, and its registry client, which no other build shares.
+pub(super) struct BuildState {
+    pub(super) registry: Arc<Registry>,
+    results: Mutex<HashMap<StepDigest, Vec<Chain>>>,
+    images: Mutex<HashMap<(String, Platform), Arc<Resolved>>>,
+    started: Mutex<HashSet<StepDigest>>,
+    noted: Mutex<HashMap<StepDigest, RanOn>>,
+    /// Patterns of the context's ignore file, to explain a missing file.
+    pub(super) ignore: Mutex<Vec<String>>,
+}
+
+/// Where a step ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RanOn {
+    pub(super) worker: String,
+    /// Empty, or the emulator.
+    pub(super) emulator: String,
+}
+
+impl BuildState {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self {
+            registry: Arc::new(registry),
+            results: Mutex::default(),
+            images: Mutex::default(),
+            started: Mutex::default(),
+            noted: Mutex::default(),
+            ignore: Mutex::default(),
+        }
+    }
+
+    pub(super) fn result(&self, step: &StepDigest) -> Option<Vec<Chain>> {
+        lock(&self.results).get(step).cloned()
+    }
+
+    pub(super) fn set_result(&self, step: StepDigest, chains: Vec<Chain>) {
+        lock(&self.results).insert(step, chains);
+    }
+
+    pub(super) fn forget_result(&self, step: &StepDigest) {
+        lock(&self.results).remove(step);
+    }
+
+    pub(super) fn image(&self, reference: &str, platform: &Platform) -> Option<Arc<Resolved>> {
+        lock(&self.images)
+            .get(&(reference.to_owned(), platform.clone()))
+            .cloned()
+    }
+
+    pub(super) fn set_image(&self, reference: &str, platform: &Platform, image: Arc<Resolved>) {
+        lock(&self.images).insert((reference.to_owned(), platform.clone()), image);
+    }
+
+    /// Notes that a step was shown as started. Returns whether it was before.
+    pub(super) fn note_started(&self, step: StepDigest) -> bool {
+        !lock(&self.started).insert(step)
+    }
+
+    pub(super) fn has_started(&self, step: &StepDigest) -> bool {
+        lock(&self.started).contains(step)
+    }
+
+    pub(super) fn note_ran_on(&self, step: StepDigest, ran_on: RanOn) {
+        lock(&self.noted).insert(step, ran_on);
+    }
+
+    pub(super) fn ran_on(&self, step: &StepDigest) -> Option<RanOn> {
+        lock(&self.noted).get(step).cloned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding it")
+}

@@ -1,0 +1,230 @@
+//! One worker's connection: what it sends while it is attached, and what follows from its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildyard_model::{JobId, WorkerId};
+use buildyard_proto::v1::{self as proto, from_worker, to_worker};
+use buildyard_store::WorkerRecord;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::convert::{held_from, held_to};
+use super::workers::{Line, Offer};
+use super::{Farm, dispatch, now};
+
+/// How long a worker may take to register once it is connected.
+const REGISTER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the worker reads.
+pub(super) type Orders = ReceiverStream<Result<proto::ToWorker, Status>>;
+
+/// Takes a worker in; the connection goes on as a task of the farm.
+pub(super) async fn attach(
+    farm: &Arc<Farm>,
+    mut messages: Streaming<proto::FromWorker>,
+) -> Result<Orders, Status> {
+    let first = tokio::time::timeout(REGISTER_WITHIN, messages.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the worker did not register in time"))??;
+    let Some(from_worker::Event::Register(register)) = first.and_then(|message| message.event)
+    else {
+        return Err(Status::invalid_argument(
+            "a worker's first message must register it",
+        ));
+    };
+    let offer = Offer::decode(&register)?;
+    let line = farm.workers.connect(offer.clone(), &register.session)?;
+    if line.replaced {
+        farm.worker_lost(&offer.id, "its process was started anew")
+            .await
+            .map_err(internal)?;
+    }
+    let record = record(&offer);
+    farm.store.put_worker(&record).await.map_err(internal)?;
+    farm.note_known(record);
+    let registered = welcome(farm, &offer, &register, &line).await?;
+    farm.workers
+        .order(&offer.id, to_worker::Order::Registered(registered));
+    tracing::info!(
+        worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
+        resumed = line.resumed, "a worker is connected"
+    );
+    farm.schedule(dispatch::Input::Joined(offer.clone()));
+    farm.changed.notify_waiters();
+    farm.tasks
+        .spawn(serve(farm.clone(), offer.id, line.number, messages));
+    Ok(ReceiverStream::new(line.orders))
+}
+
+/// What a worker that comes back may go on with.
+async fn welcome(
+    farm: &Farm,
+    offer: &Offer,
+    register: &proto::Register,
+    line: &Line,
+) -> Result<proto::Registered, Status> {
+    let held = register
+        .claims
+        .iter()
+        .map(held_from)
+        .collect::<Result<Vec<_>, _>>()?;
+    let lost = farm
+        .store
+        .renew(&offer.id, &held, now(), farm.config.claim_ttl)
+        .await
+        .map_err(internal)?;
+    let lost_jobs = register
+        .jobs
+        .iter()
+        .filter(|job| farm.job(&JobId::new(job.as_str())).is_none())
+        .cloned()
+        .collect();
+    if line.resumed {
+        replan_forgotten_jobs(farm, &offer.id, &register.jobs);
+    }
+    Ok(proto::Registered {
+        heartbeat_millis: u32::try_from(farm.config.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        lost_claims: lost.iter().map(held_to).collect(),
+        lost_jobs,
+    })
+}
+
+/// Jobs that this worker should have but does not show: it never got the order, or their end was lost on the way.
+fn replan_forgotten_jobs(farm: &Farm, worker: &WorkerId, shown: &[String]) {
+    let jobs: Vec<_> = farm
+        .lock_jobs()
+        .values()
+        .filter(|job| job.is_on(worker))
+        .cloned()
+        .collect();
+    for job in jobs {
+        if !shown.iter().any(|id| id == job.request.id.as_str()) {
+            farm.lock_jobs().remove(&job.request.id);
+            farm.schedule(dispatch::Input::Ended(job.request.id.clone()));
+            let reason = "the connection broke while the job was on its way".to_owned();
+            job.tell(super::JobEvent::WorkerLost {
+                worker: worker.clone(),
+                reason,
+            });
+        }
+    }
+}
+
+fn record(offer: &Offer) -> WorkerRecord {
+    WorkerRecord {
+        id: offer.id.clone(),
+        native: offer.native.clone(),
+        emulated: offer
+            .emulated
+            .iter()
+            .map(|(platform, _)| platform.clone())
+            .collect(),
+        slots: offer.slots,
+        seen: now(),
+    }
+}
+
+/// Reads what the worker sends until the connection ends; then waits for it to come back, and gives it up.
+async fn serve(
+    farm: Arc<Farm>,
+    worker: WorkerId,
+    line: u64,
+    mut messages: Streaming<proto::FromWorker>,
+) {
+    let mut draining = false;
+    let reason = loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            () = farm.cancel.cancelled() => return,
+        };
+        match message {
+            Some(Ok(proto::FromWorker { event: Some(event) })) => {
+                draining |= matches!(event, from_worker::Event::Draining(_));
+                if let Err(error) = handle(&farm, &worker, event).await {
+                    tracing::warn!(worker_id = %worker, %error, "a worker's message could not be handled");
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status.message().to_owned(),
+            None => break "it closed the connection".to_owned(),
+        }
+    };
+    if !farm.workers.disconnect(&worker, line) {
+        return;
+    }
+    farm.schedule(dispatch::Input::Away(worker.clone()));
+    farm.changed.notify_waiters();
+    tracing::info!(worker_id = %worker, reason, draining, "a worker's connection ended");
+    if !draining {
+        tokio::select! {
+            () = tokio::time::sleep(farm.config.worker_grace) => {}
+            () = farm.cancel.cancelled() => return,
+        }
+    }
+    if farm.workers.forget(&worker, line)
+        && let Err(error) = farm.worker_lost(&worker, &reason).await
+    {
+        tracing::error!(worker_id = %worker, %error, "giving a lost worker's claims up failed");
+    }
+}
+
+async fn handle(
+    farm: &Arc<Farm>,
+    worker: &WorkerId,
+    event: from_worker::Event,
+) -> Result<(), Status> {
+    match event {
+        from_worker::Event::Register(_) => {
+            Err(Status::invalid_argument("the worker is registered already"))
+        }
+        from_worker::Event::Heartbeat(heartbeat) => {
+            let held = heartbeat
+                .claims
+                .iter()
+                .map(held_from)
+                .collect::<Result<Vec<_>, _>>()?;
+            let lost = farm
+                .store
+                .renew(worker, &held, now(), farm.config.claim_ttl)
+                .await
+                .map_err(internal)?;
+            for claim in lost {
+                let reason = "the claim was given to another worker".to_owned();
+                let order = proto::StopStep {
+                    claim: Some(held_to(&claim)),
+                    reason,
+                };
+                farm.workers
+                    .order(worker, to_worker::Order::StopStep(order));
+            }
+            Ok(())
+        }
+        from_worker::Event::Step(event) => super::steps::event(farm, worker, &event),
+        from_worker::Event::JobEnded(ended) => {
+            farm.job_ended(&JobId::new(ended.job), ended.failure);
+            Ok(())
+        }
+        from_worker::Event::Draining(_) => {
+            farm.schedule(dispatch::Input::Draining(worker.clone()));
+            Ok(())
+        }
+    }
+}
+
+/// An error of the store, logged where it stops; workers see only that it happened.
+pub(super) fn internal(error: impl std::error::Error) -> Status {
+    tracing::error!(error = %chain(&error), "the coordinator's own storage failed");
+    Status::internal("the coordinator could not read or write its own storage; see its log")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! The scheduler's shell: reads events, asks [`buildyard_scheduler::decide`], carries decisions out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use buildyard_model::{JobId, WorkerId};
+use buildyard_proto::v1::to_worker;
+use buildyard_scheduler::{Config, Decision, Event, State, WorkerInfo, decide};
+use buildyard_store::WorkerRecord;
+use tokio::sync::mpsc;
+
+use super::job::Job;
+use super::workers::Offer;
+use super::{Farm, JobEvent};
+
+/// The scheduler counts jobs; how many steps run at once is the worker's own affair. A job may wait for a step of another
+/// job on the same worker, so jobs must not keep each other out: this many per slot is as good as no limit.
+const JOBS_PER_SLOT: u32 = 10_000;
+
+/// What the loop is told.
+pub(super) enum Input {
+    Known(WorkerRecord),
+    Joined(Offer),
+    Away(WorkerId),
+    Lost(WorkerId),
+    Draining(WorkerId),
+    Queued(Arc<Job>),
+    Ended(JobId),
+}
+
+/// Runs until the farm ends.
+pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Input>) {
+    let config = Config {
+        away_grace: farm.config.away_grace,
+        coordinator_runs: false,
+        ..Config::default()
+    };
+    let mut state = State::new(config);
+    let mut queued: HashMap<JobId, Arc<Job>> = HashMap::new();
+    loop {
+        let now = Instant::now();
+        let wake = state
+            .next_wake(now)
+            .unwrap_or(now + Duration::from_secs(1))
+            .max(now + Duration::from_millis(1));
+        let input = tokio::select! {
+            input = inputs.recv() => input,
+            () = tokio::time::sleep_until(wake.into()) => None,
+            () = farm.cancel.cancelled() => return,
+        };
+        let event = match input {
+            None => Event::Tick,
+            Some(input) => event(input, &mut queued),
+        };
+        for decision in decide(&mut state, event, Instant::now()) {
+            carry_out(&farm, &mut queued, decision);
+        }
+    }
+}
+
+fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
+    match input {
+        Input::Known(record) => Event::WorkerKnown(WorkerInfo {
+            id: record.id,
+            native: record.native,
+            emulated: record.emulated,
+            slots: record.slots.saturating_mul(JOBS_PER_SLOT),
+        }),
+        Input::Joined(offer) => Event::WorkerJoined {
+            worker: WorkerInfo {
+                id: offer.id,
+                native: offer.native,
+                emulated: offer
+                    .emulated
+                    .into_iter()
+                    .map(|(platform, _)| platform)
+                    .collect(),
+                slots: offer.slots.saturating_mul(JOBS_PER_SLOT),
+            },
+            running: Vec::new(),
+        },
+        // Within its grace time a worker keeps its jobs but gets no new ones.
+        Input::Away(worker) | Input::Draining(worker) => Event::WorkerDraining(worker),
+        Input::Lost(worker) => Event::WorkerLost(worker),
+        Input::Queued(job) => {
+            let request = &job.request;
+            let event = Event::JobQueued(buildyard_scheduler::Job {
+                id: request.id.clone(),
+                build: request.build.clone(),
+                platform: request.platform.clone(),
+                weight: 1,
+                locality: BTreeMap::new(),
+            });
+            queued.insert(request.id.clone(), job);
+            event
+        }
+        Input::Ended(job) => {
+            let known = queued.remove(&job);
+            let worker = known.and_then(|job| {
+                job.worker
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .clone()
+            });
+            match worker {
+                Some(worker) => Event::JobFinished { job, worker },
+                None => Event::JobCancelled(job),
+            }
+        }
+    }
+}
+
+fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decision) {
+    match decision {
+        Decision::Assign {
+            job,
+            worker,
+            emulated,
+        }
+        | Decision::Resume {
+            job,
+            worker,
+            emulated,
+        } => {
+            let Some(job) = queued.get(&job) else { return };
+            job.assign(Some(worker.clone()));
+            job.tell(JobEvent::Assigned {
+                worker: worker.clone(),
+                emulated,
+            });
+            let order = to_worker::Order::StartJob(job.request.order.clone());
+            if !farm.workers.order(&worker, order) {
+                let reason = "it did not take the job".to_owned();
+                farm.lock_jobs().remove(&job.request.id);
+                job.tell(JobEvent::WorkerLost { worker, reason });
+                farm.schedule(Input::Ended(job.request.id.clone()));
+            }
+        }
+        Decision::Refuse { job, reason } => {
+            farm.lock_jobs().remove(&job);
+            if let Some(job) = queued.remove(&job) {
+                job.tell(JobEvent::Refused {
+                    reason: reason.to_string(),
+                });
+            }
+        }
+        Decision::StillWaiting { job, position, why } => {
+            if let Some(job) = queued.get(&job) {
+                job.tell(JobEvent::Waiting {
+                    reason: format!("{why} (place {position} in the queue)"),
+                });
+            }
+        }
+        // Jobs of lost workers are planned anew by their builds, never by the scheduler; and a worker that is told to stop
+        // a job has been told so when the job was cancelled.
+        Decision::Stop { .. } | Decision::RunHere { .. } => {}
+    }
+}

@@ -1,0 +1,24 @@
+//! What a job asks of the build that it belongs to.
+
+use async_trait::async_trait;
+use buildyard_model::StepDigest;
+use buildyard_proto::v1 as proto;
+use tonic::Status;
+
+/// The build behind a job: where its steps' events go, and the client's secrets and credentials.
+///
+/// Secrets and credentials pass through; nothing here keeps them.
+#[async_trait]
+pub trait JobHost: Send + Sync {
+    /// Something happened to a step. `worker` is where.
+    fn step_event(&self, step: StepDigest, worker: &str, event: &proto::StepEvent);
+
+    /// The client's secret of this id; `None` if it has none.
+    async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status>;
+
+    /// User name and password for a registry; `None` if the client has none.
+    async fn credentials(&self, host: &str) -> Result<Option<(String, String)>, Status>;
+
+    /// A bearer token that the client got for a registry.
+    async fn token(&self, request: proto::GetTokenRequest) -> Result<String, Status>;
+}

@@ -1,0 +1,114 @@
+//! Jobs as the coordinator holds them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use buildyard_model::{BuildId, Chain, JobId, Platform, Scope, StepDigest, WorkerId};
+use buildyard_proto::v1 as proto;
+use tokio::sync::mpsc;
+
+use super::host::JobHost;
+
+/// What the planner asks a worker to do.
+pub struct JobRequest {
+    /// The job's id, unique in the farm.
+    pub id: JobId,
+    /// The build that it belongs to.
+    pub build: BuildId,
+    /// Whose cache it uses.
+    pub scope: Scope,
+    /// What its steps execute on; `None` where nothing executes.
+    pub platform: Option<Platform>,
+    /// The order as the worker gets it.
+    pub order: proto::StartJob,
+    /// The build behind it.
+    pub host: Arc<dyn JobHost>,
+}
+
+/// What becomes of a job. The planner gets these in order.
+#[derive(Debug)]
+pub enum JobEvent {
+    /// A worker has it now.
+    Assigned {
+        /// Which.
+        worker: WorkerId,
+        /// Its steps run under an emulator there.
+        emulated: bool,
+    },
+    /// It waits for a worker; said once per change.
+    Waiting {
+        /// For people.
+        reason: String,
+    },
+    /// A step's result is known.
+    StepKnown {
+        /// Which step.
+        step: StepDigest,
+        /// Its outputs.
+        chains: Vec<Chain>,
+    },
+    /// All steps are known.
+    Ended,
+    /// It came to nothing.
+    Failed(proto::Failure),
+    /// No worker of the farm can do it.
+    Refused {
+        /// Why, with what the farm can do.
+        reason: String,
+    },
+    /// Its worker is gone: plan what is missing anew.
+    WorkerLost {
+        /// Which.
+        worker: WorkerId,
+        /// Why it is counted as lost.
+        reason: String,
+    },
+}
+
+/// A job under way.
+pub(super) struct Job {
+    pub(super) request: JobRequest,
+    /// Which steps are run anew whatever is stored.
+    pub(super) ignore_cache: HashMap<StepDigest, bool>,
+    pub(super) worker: Mutex<Option<WorkerId>>,
+    events: mpsc::UnboundedSender<JobEvent>,
+}
+
+impl Job {
+    pub(super) fn new(request: JobRequest) -> (Arc<Self>, mpsc::UnboundedReceiver<JobEvent>) {
+        // Unbounded, but at most a few events per step of a graph whose size is bounded.
+        let (events, receiver) = mpsc::unbounded_channel();
+        let ignore_cache = request
+            .order
+            .steps
+            .iter()
+            .filter_map(|step| Some((step.digest.parse().ok()?, step.ignore_cache)))
+            .collect();
+        (
+            Arc::new(Self {
+                request,
+                ignore_cache,
+                worker: Mutex::new(None),
+                events,
+            }),
+            receiver,
+        )
+    }
+
+    /// Tells the planner; it may have left.
+    pub(super) fn tell(&self, event: JobEvent) {
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn is_on(&self, worker: &WorkerId) -> bool {
+        self.lock_worker().as_ref() == Some(worker)
+    }
+
+    pub(super) fn assign(&self, worker: Option<WorkerId>) {
+        *self.lock_worker() = worker;
+    }
+
+    fn lock_worker(&self) -> std::sync::MutexGuard<'_, Option<WorkerId>> {
+        self.worker.lock().expect("nobody panics while holding it")
+    }
+}

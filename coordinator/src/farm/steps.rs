@@ -1,0 +1,267 @@
+//! Claims on steps and what comes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildyard_model::{Chain, JobId, LayerId, StepDigest, WorkerId};
+use buildyard_proto::v1::{self as proto, claim_reply, complete_request, failure, step_event};
+use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult};
+use tonic::Status;
+
+use super::attach::internal;
+use super::claims::RunEnd;
+use super::convert::{chains_of, held_from, held_to, malformed, result_from, result_to};
+use super::job::Job;
+use super::workers::Offer;
+use super::{Farm, JobEvent, now};
+
+/// How long those who wait for a step sleep at most before they ask the store again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Passes an event of a step on to its build, and to the builds that wait for the same run.
+pub(super) fn event(
+    farm: &Farm,
+    worker: &WorkerId,
+    event: &proto::StepEvent,
+) -> Result<(), Status> {
+    let step: StepDigest = event.step.parse().map_err(malformed("step"))?;
+    let owner = (JobId::new(&event.job), step);
+    if let Some(job) = farm.job(&owner.0) {
+        job.request.host.step_event(step, worker.as_str(), event);
+    }
+    let Some(run) = farm.claims.owned_by(&owner) else {
+        return Ok(());
+    };
+    if matches!(event.event, Some(step_event::Event::Ended(_))) {
+        return Ok(());
+    }
+    for (watcher, step) in run.note(event) {
+        if let Some(job) = farm.job(&watcher) {
+            job.request.host.step_event(step, worker.as_str(), event);
+        }
+    }
+    Ok(())
+}
+
+/// Answers a claim; stays open while somebody else runs the step.
+pub(super) async fn claim(
+    farm: &Farm,
+    worker: &Offer,
+    request: proto::ClaimRequest,
+) -> Result<claim_reply::Answer, Status> {
+    let job = farm
+        .job(&JobId::new(&request.job))
+        .ok_or_else(|| Status::cancelled(format!("job {} is not wanted any more", request.job)))?;
+    let step: StepDigest = request.step.parse().map_err(malformed("step"))?;
+    let ignore_cache = *job
+        .ignore_cache
+        .get(&step)
+        .ok_or_else(|| Status::invalid_argument("the step is not in the job"))?;
+    let claim = ClaimKey {
+        key: request.key.parse().map_err(malformed("key"))?,
+        scope: job.request.scope.clone(),
+        only_for: ignore_cache.then(|| job.request.build.clone()),
+    };
+    let by = ClaimedBy {
+        worker: worker.id.clone(),
+        job: job.request.id.clone(),
+        build: job.request.build.clone(),
+        step,
+    };
+    loop {
+        // Joined before the store is asked: an end in between is not missed.
+        let waiting = farm
+            .claims
+            .get(&claim)
+            .map(|run| run.watch((by.job.clone(), step)));
+        match farm
+            .store
+            .claim_step(&claim, &by, now(), farm.config.claim_ttl)
+            .await
+            .map_err(internal)?
+        {
+            Claim::Run { generation } => {
+                farm.claims.begin(
+                    claim.clone(),
+                    generation,
+                    (by.job.clone(), step),
+                    worker.id.clone(),
+                );
+                let held = buildyard_store::HeldClaim { claim, generation };
+                return Ok(claim_reply::Answer::Run(held_to(&held)));
+            }
+            Claim::Done(result) => {
+                let chains = chains_of(&result);
+                if farm.layers.all_known(&chains).await.map_err(internal)? {
+                    job.tell(JobEvent::StepKnown {
+                        step,
+                        chains: chains.clone(),
+                    });
+                    return Ok(claim_reply::Answer::Result(result_to(&chains)));
+                }
+                farm.store
+                    .forget(claim.key, &claim.scope)
+                    .await
+                    .map_err(internal)?;
+            }
+            Claim::Held { .. } => {
+                if let Some(failure) = wait(farm, &job, step, waiting).await {
+                    return Ok(claim_reply::Answer::Failure(failure));
+                }
+            }
+        }
+        if farm.job(&by.job).is_none() {
+            return Err(Status::cancelled(format!(
+                "job {} is not wanted any more",
+                by.job
+            )));
+        }
+    }
+}
+
+type Waiting = (
+    Vec<proto::StepEvent>,
+    tokio::sync::watch::Receiver<Option<RunEnd>>,
+);
+
+/// Waits for a run to end, at most until it is time to ask the store again. Returns its failure.
+async fn wait(
+    farm: &Farm,
+    job: &Job,
+    step: StepDigest,
+    waiting: Option<Waiting>,
+) -> Option<proto::Failure> {
+    let Some((backlog, mut end)) = waiting else {
+        // Claimed before this process started, or ended just now.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        return None;
+    };
+    for event in backlog {
+        job.request.host.step_event(step, "", &event);
+    }
+    tokio::select! {
+        ended = end.wait_for(Option::is_some) => match ended.as_deref() {
+            Ok(Some(RunEnd::Failed(failure))) => Some(proto::Failure { step: step.to_string(), ..failure.clone() }),
+            _ => None,
+        },
+        () = tokio::time::sleep(ASK_AGAIN) => None,
+        () = farm.cancel.cancelled() => None,
+    }
+}
+
+/// Records what a claimed step came to.
+pub(super) async fn complete(
+    farm: &Farm,
+    worker: &Offer,
+    request: proto::CompleteRequest,
+) -> Result<proto::CompleteReply, Status> {
+    let held = held_from(
+        &request
+            .claim
+            .ok_or_else(|| Status::invalid_argument("the claim is missing"))?,
+    )?;
+    match request.outcome {
+        Some(complete_request::Outcome::Completed(completed)) => {
+            succeeded(farm, worker, &held, completed).await
+        }
+        Some(complete_request::Outcome::Failure(failure)) => {
+            let stale = !farm.store.release(&held).await.map_err(internal)?;
+            let end = match failure.kind() {
+                failure::Kind::Step => RunEnd::Failed(failure),
+                _ => RunEnd::GivenUp,
+            };
+            farm.claims.end(&held, end);
+            Ok(proto::CompleteReply { stale })
+        }
+        None => Err(Status::invalid_argument("the outcome is missing")),
+    }
+}
+
+async fn succeeded(
+    farm: &Farm,
+    worker: &Offer,
+    held: &buildyard_store::HeldClaim,
+    completed: proto::CompletedStep,
+) -> Result<proto::CompleteReply, Status> {
+    let chains = result_from(&completed.result.unwrap_or_default())?;
+    let run = farm.claims.get(&held.claim).filter(|run| run.held == *held);
+    let owner = run.as_ref().map(|run| run.owner.clone());
+    let job = owner.as_ref().and_then(|(job, _)| farm.job(job));
+    for layer in &completed.layers {
+        let id: LayerId = layer.id.parse().map_err(malformed("layer id"))?;
+        farm.layers
+            .put_made(id, &layer.toc, &worker.id, worker.shares_flat_files, now())
+            .await
+            .map_err(|error| {
+                Status::invalid_argument(format!("layer {id} was refused: {error}"))
+            })?;
+    }
+    let result = StepResult {
+        outputs: chains
+            .iter()
+            .cloned()
+            .map(Some)
+            .collect::<Vec<Option<Chain>>>(),
+        created: now(),
+        duration: Duration::from_millis(completed.duration_millis),
+        worker: worker.id.clone(),
+        platform: completed.platform.parse().ok(),
+        emulated: completed.emulated,
+        build: job
+            .as_ref()
+            .map(|job| job.request.build.clone())
+            .unwrap_or_else(|| buildyard_model::BuildId::new("")),
+        name: owner
+            .as_ref()
+            .and_then(|(_, step)| step_name(job.as_deref()?, step))
+            .unwrap_or_default(),
+        log: None,
+    };
+    let completion = farm
+        .store
+        .complete(held, &result, now())
+        .await
+        .map_err(internal)?;
+    farm.claims.end(held, RunEnd::Done);
+    if completion == Completion::Stale {
+        return Ok(proto::CompleteReply { stale: true });
+    }
+    if let (Some(job), Some((_, step))) = (job, owner) {
+        job.tell(JobEvent::StepKnown { step, chains });
+    }
+    Ok(proto::CompleteReply { stale: false })
+}
+
+fn step_name(job: &Job, step: &StepDigest) -> Option<String> {
+    let text = step.to_string();
+    job.request
+        .order
+        .steps
+        .iter()
+        .find(|candidate| candidate.digest == text)
+        .map(|step| step.name.clone())
+}
+
+/// Wakes those who wait for claims that lapsed, again and again until the farm ends.
+pub(super) async fn expire_claims(farm: Arc<Farm>) {
+    const FORGET: Duration = Duration::from_secs(24 * 3600);
+    let mut tick = tokio::time::interval(ASK_AGAIN.max(farm.config.claim_ttl / 10));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = farm.cancel.cancelled() => return,
+        }
+        match farm.store.expire(now(), now().minus(FORGET)).await {
+            Ok(lapsed) => {
+                for lapsed in lapsed {
+                    tracing::warn!(worker_id = %lapsed.by.worker, step = %lapsed.by.step, "a claim lapsed");
+                    farm.claims.end(&lapsed.held, RunEnd::GivenUp);
+                }
+            }
+            Err(error) => tracing::error!(%error, "lapsed claims could not be looked up"),
+        }
+        if let Err(error) = farm.store.flush_uses().await {
+            tracing::error!(%error, "uses could not be written down");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The workers that are connected, and those that were a moment ago.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use buildyard_model::{Platform, WorkerId};
+use buildyard_proto::v1::{self as proto, to_worker};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+/// How many orders wait for a worker that does not read them.
+const QUEUED_ORDERS: usize = 4096;
+
+/// What a worker offers.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Its name.
+    pub id: WorkerId,
+    /// What it runs natively.
+    pub native: Vec<Platform>,
+    /// What it runs under an emulator, and which.
+    pub emulated: Vec<(Platform, String)>,
+    /// How many steps at once.
+    pub slots: u32,
+    /// Its flat files are the coordinator's own.
+    pub shares_flat_files: bool,
+    /// Its program's version.
+    pub version: String,
+    /// `private`, `none`, `host`.
+    pub networks: Vec<String>,
+}
+
+impl Offer {
+    pub(super) fn decode(register: &proto::Register) -> Result<Self, Status> {
+        if register.name.is_empty() || register.name.len() > 200 || register.session.len() < 16 {
+            return Err(Status::invalid_argument(
+                "a worker needs a name (1 to 200 bytes) and a session",
+            ));
+        }
+        let mut offer = Self {
+            id: WorkerId::new(&register.name),
+            native: Vec::new(),
+            emulated: Vec::new(),
+            slots: register.slots.max(1),
+            shares_flat_files: register.shares_flat_files,
+            version: register.version.clone(),
+            networks: register.networks.clone(),
+        };
+        for offered in &register.platforms {
+            let platform: Platform = offered
+                .platform
+                .parse()
+                .map_err(|error| Status::invalid_argument(format!("{error}")))?;
+            if offered.emulated {
+                offer.emulated.push((platform, offered.how.clone()));
+            } else {
+                offer.native.push(platform);
+            }
+        }
+        Ok(offer)
+    }
+
+    /// What runs steps of `platform` here, if it is an emulator.
+    pub fn emulator(&self, platform: &Platform) -> Option<&str> {
+        self.emulated
+            .iter()
+            .find(|(emulated, _)| emulated == platform)
+            .map(|(_, how)| how.as_str())
+    }
+}
+
+struct Entry {
+    offer: Offer,
+    session: String,
+    /// Grows with each connection of any worker: tells a stale end of connection from the present one's.
+    line: u64,
+    orders: Option<mpsc::Sender<Result<proto::ToWorker, Status>>>,
+}
+
+/// A connection as it was registered.
+pub(super) struct Line {
+    pub(super) number: u64,
+    pub(super) orders: mpsc::Receiver<Result<proto::ToWorker, Status>>,
+    /// The worker's process is the one that was connected before.
+    pub(super) resumed: bool,
+    /// Another process was connected, or still counted, under the name.
+    pub(super) replaced: bool,
+}
+
+/// All workers of this process's life that are not lost.
+#[derive(Default)]
+pub(super) struct Workers(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    lines: u64,
+    entries: HashMap<WorkerId, Entry>,
+}
+
+impl Workers {
+    /// A worker registered on a new connection.
+    pub(super) fn connect(&self, offer: Offer, session: &str) -> Result<Line, Status> {
+        let (orders, receiver) = mpsc::channel(QUEUED_ORDERS);
+        let mut table = self.lock();
+        table.lines += 1;
+        let number = table.lines;
+        let before = table.entries.get(&offer.id);
+        let resumed = before.is_some_and(|before| before.session == session);
+        if before.is_some_and(|before| {
+            before.orders.as_ref().is_some_and(|o| !o.is_closed()) && !resumed
+        }) {
+            return Err(Status::already_exists(format!(
+                "a worker named {} is connected already; give this one another --name",
+                offer.id
+            )));
+        }
+        let replaced = before.is_some() && !resumed;
+        let entry = Entry {
+            offer,
+            session: session.to_owned(),
+            line: number,
+            orders: Some(orders),
+        };
+        table.entries.insert(entry.offer.id.clone(), entry);
+        Ok(Line {
+            number,
+            orders: receiver,
+            resumed,
+            replaced,
+        })
+    }
+
+    /// A connection ended. Returns whether it was the worker's present one.
+    pub(super) fn disconnect(&self, worker: &WorkerId, line: u64) -> bool {
+        let mut table = self.lock();
+        match table.entries.get_mut(worker) {
+            Some(entry) if entry.line == line => {
+                entry.orders = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets a worker whose connection is still the one that ended. Returns whether it was forgotten.
+    pub(super) fn forget(&self, worker: &WorkerId, line: u64) -> bool {
+        let mut table = self.lock();
+        let gone = table
+            .entries
+            .get(worker)
+            .is_some_and(|e| e.line == line && e.orders.is_none());
+        if gone {
+            table.entries.remove(worker);
+        }
+        gone
+    }
+
+    /// The worker that this session belongs to.
+    pub(super) fn by_session(&self, session: &str) -> Option<Offer> {
+        self.lock()
+            .entries
+            .values()
+            .find(|entry| entry.session == session)
+            .map(|entry| entry.offer.clone())
+    }
+
+    /// Sends an order. Returns whether it could be sent; where not, the connection's end does the rest.
+    pub(super) fn order(&self, worker: &WorkerId, order: to_worker::Order) -> bool {
+        let table = self.lock();
+        let Some(orders) = table
+            .entries
+            .get(worker)
+            .and_then(|entry| entry.orders.as_ref())
+        else {
+            return false;
+        };
+        let sent = orders.try_send(Ok(proto::ToWorker { order: Some(order) }));
+        if let Err(error) = &sent {
+            tracing::warn!(worker_id = %worker, %error, "an order could not be sent to a worker");
+        }
+        sent.is_ok()
+    }
+
+    /// Workers with a live connection.
+    pub(super) fn connected(&self) -> Vec<Offer> {
+        let table = self.lock();
+        table
+            .entries
+            .values()
+            .filter(|entry| entry.orders.is_some())
+            .map(|entry| entry.offer.clone())
+            .collect()
+    }
+
+    /// What a worker offers, connected or in its grace time.
+    pub(super) fn offer(&self, worker: &WorkerId) -> Option<Offer> {
+        self.lock()
+            .entries
+            .get(worker)
+            .map(|entry| entry.offer.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+}

@@ -1,0 +1,294 @@
+//! The encoded forms of layers, for exporters. Each is made once: what comes out is recorded, and the bytes stay as a blob
+//! until room is needed.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use buildyard_cas::WHOLE;
+use buildyard_image::{Compression, CompressionKind, Descriptor};
+use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, encode};
+use buildyard_model::LayerId;
+use buildyard_registry::{BlobStream, Reference, Registry};
+use buildyard_store::{Encoded, EncodingKey, LayerRecord, UnixMillis};
+use bytes::Bytes;
+use tokio::sync::{Mutex, mpsc};
+
+use super::{LayerStore, LayersError};
+use crate::export::{ExportError, LayerBlob, LayerBlobs};
+
+/// Bytes that the encoder hands over at once.
+const PIECE: usize = 256 << 10;
+/// Pieces between the encoder and the blob store.
+const AHEAD: usize = 8;
+
+/// The layers of the farm as one build's exporters see them.
+pub struct ExportLayers {
+    layers: Arc<LayerStore>,
+    /// The registries as this build may use them: base layers come from there.
+    registry: Arc<Registry>,
+}
+
+impl ExportLayers {
+    /// The view of a build with this registry client.
+    pub fn new(layers: Arc<LayerStore>, registry: Arc<Registry>) -> Self {
+        Self { layers, registry }
+    }
+}
+
+#[async_trait]
+impl LayerBlobs for ExportLayers {
+    async fn describe(
+        &self,
+        layer: LayerId,
+        compression: Compression,
+        force: bool,
+    ) -> Result<LayerBlob, ExportError> {
+        let record = self
+            .layers
+            .record(layer)
+            .await
+            .map_err(|e| failed(layer, &e))?;
+        let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
+        if let Some(pulled) = record.pulled.as_ref().filter(|_| !force) {
+            let origin = pulled.sources.first().and_then(|source| {
+                format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
+                    .parse::<Reference>()
+                    .ok()
+            });
+            let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
+            return Ok(LayerBlob {
+                layer,
+                descriptor,
+                diff_id: layer.0,
+                origin,
+            });
+        }
+        let encoding = encoding_of(compression);
+        let encoded = self
+            .layers
+            .encoded(&record, encoding, false, &self.registry)
+            .await
+            .map_err(|e| failed(layer, &e))?;
+        let descriptor = Descriptor::new(encoding.oci_media_type(), encoded.digest, encoded.size);
+        Ok(LayerBlob {
+            layer,
+            descriptor,
+            diff_id: encoded.diff_id,
+            origin: None,
+        })
+    }
+
+    async fn open(&self, blob: &LayerBlob) -> Result<BlobStream, ExportError> {
+        let layer = blob.layer;
+        if let Some(origin) = &blob.origin {
+            let stream = self.registry.fetch_blob(origin, &blob.descriptor).await?;
+            return Ok(stream);
+        }
+        let reader = self
+            .layers
+            .blobs
+            .open(blob.descriptor.digest, WHOLE)
+            .await
+            .map_err(|e| failed(layer, &e.into()))?;
+        if let Some(reader) = reader {
+            return Ok(reader.into_stream());
+        }
+        // Collected since it was described: the encoding is a function, so the same bytes are made again.
+        let record = self
+            .layers
+            .record(layer)
+            .await
+            .map_err(|e| failed(layer, &e))?;
+        let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
+        let encoding = encoding_from_media_type(&blob.descriptor.media_type);
+        self.layers
+            .encoded(&record, encoding, true, &self.registry)
+            .await
+            .map_err(|e| failed(layer, &e))?;
+        let reader = self
+            .layers
+            .blobs
+            .open(blob.descriptor.digest, WHOLE)
+            .await
+            .map_err(|e| failed(layer, &e.into()))?;
+        match reader {
+            Some(reader) => Ok(reader.into_stream()),
+            None => Err(ExportError::Layer {
+                layer: layer.to_string(),
+                cause: "its encoded form vanished twice; is the blob store large enough?"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    async fn tree(
+        &self,
+        layers: &[LayerId],
+    ) -> Result<(Arc<Toc>, Arc<dyn ExtentSource>), ExportError> {
+        let mut tocs = Vec::with_capacity(layers.len());
+        for &layer in layers {
+            tocs.push(
+                self.layers
+                    .ready(layer, &self.registry)
+                    .await
+                    .map_err(|e| failed(layer, &e))?,
+            );
+        }
+        let toc = tokio::task::spawn_blocking(move || {
+            Arc::new(buildyard_layer::Tree::merge(&tocs).to_toc())
+        })
+        .await
+        .expect("merging does not panic");
+        Ok((toc, Arc::new(self.layers.flats.clone())))
+    }
+}
+
+fn failed(layer: LayerId, error: &LayersError) -> ExportError {
+    let mut cause = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        cause = format!("{cause}: {error}");
+        source = error.source();
+    }
+    ExportError::Layer {
+        layer: layer.to_string(),
+        cause,
+    }
+}
+
+fn encoding_of(compression: Compression) -> Encoding {
+    match compression.kind {
+        CompressionKind::Uncompressed => Encoding::Uncompressed,
+        CompressionKind::Gzip => Encoding::Gzip {
+            level: compression.level.unwrap_or(6),
+        },
+        CompressionKind::Zstd => Encoding::Zstd {
+            level: compression.level.unwrap_or(3),
+        },
+    }
+}
+
+fn encoding_from_media_type(media_type: &str) -> Encoding {
+    match () {
+        () if media_type.ends_with("zstd") => Encoding::ZSTD,
+        () if media_type.ends_with("gzip") => Encoding::GZIP,
+        () => Encoding::Uncompressed,
+    }
+}
+
+fn key_of(layer: LayerId, encoding: Encoding) -> EncodingKey {
+    let (name, level) = match encoding {
+        Encoding::Uncompressed => ("tar", 0),
+        Encoding::Gzip { level } => ("gzip", level),
+        Encoding::Zstd { level } => ("zstd", level),
+    };
+    EncodingKey {
+        layer,
+        encoding: name.to_owned(),
+        level: i32::from(level),
+        version: ENCODER_VERSION * 1000 + TAR_FORM_VERSION,
+    }
+}
+
+impl LayerStore {
+    /// The encoding of a layer: what is recorded, unless the bytes are wanted too and are gone.
+    async fn encoded(
+        self: &Arc<Self>,
+        record: &LayerRecord,
+        encoding: Encoding,
+        bytes_too: bool,
+        registry: &Registry,
+    ) -> Result<Encoded, LayersError> {
+        let key = key_of(record.id, encoding);
+        let alone = self.encoding_lock(&key);
+        let _alone = alone.lock().await;
+        let known = self
+            .store
+            .encodings(std::slice::from_ref(&key))
+            .await?
+            .pop()
+            .flatten();
+        if let Some(known) = known
+            && (!bytes_too || self.blobs.stat(known.digest).await?.is_some())
+        {
+            return Ok(known);
+        }
+        let toc = self.ready(record.id, registry).await?;
+        let encoded = self.encode(toc, encoding).await?;
+        self.store
+            .put_encoding(
+                &key,
+                &encoded,
+                UnixMillis::from(std::time::SystemTime::now()),
+            )
+            .await?;
+        Ok(encoded)
+    }
+
+    /// Encodes a layer whose bytes are here, into the blob store.
+    async fn encode(&self, toc: Arc<Toc>, encoding: Encoding) -> Result<Encoded, LayersError> {
+        let (pieces, mut receiver) = mpsc::channel::<Bytes>(AHEAD);
+        let flats = self.flats.clone();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let work = tokio::task::spawn_blocking(move || {
+            let mut out = Pieces {
+                pieces,
+                buffer: Vec::with_capacity(PIECE),
+            };
+            let encoded = encode(&toc, &flats, encoding, threads, &mut out)?;
+            out.flush()?;
+            Ok::<_, LayersError>(encoded)
+        });
+        let mut writer = self.blobs.writer().await?;
+        while let Some(piece) = receiver.recv().await {
+            writer.write(piece).await?;
+        }
+        let encoded = work.await.expect("encoding does not panic")?;
+        writer.commit(Some(encoded.digest)).await?;
+        Ok(Encoded {
+            digest: encoded.digest,
+            size: encoded.size,
+            diff_id: encoded.diff_id,
+        })
+    }
+
+    /// One encoding is made by one caller at a time.
+    fn encoding_lock(&self, key: &EncodingKey) -> Arc<Mutex<()>> {
+        let mut locks = self
+            .encoding
+            .lock()
+            .expect("nobody panics while holding it");
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(key.clone()).or_default().clone()
+    }
+}
+
+/// Hands what the encoder writes to the asynchronous side.
+struct Pieces {
+    pieces: mpsc::Sender<Bytes>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
+        self.pieces.blocking_send(piece.into()).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the blob store stopped taking bytes",
+            )
+        })
+    }
+}

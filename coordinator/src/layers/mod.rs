@@ -1,0 +1,195 @@
+//! The layers of the farm as the coordinator holds them: records in the store, TOCs as blobs, bytes in flat files.
+
+mod chunks;
+mod encoded;
+mod memory;
+mod ready;
+mod record;
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use buildyard_cas::{BlobStore, CasError};
+use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError, ranges_of};
+use buildyard_model::{Chain, FlatId, LayerId};
+use buildyard_solver::pull::PullError;
+use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
+
+pub use encoded::ExportLayers;
+pub use record::ImageLayer;
+
+/// What can go wrong with layers.
+#[derive(Debug, thiserror::Error)]
+pub enum LayersError {
+    /// The metadata could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Blobs(#[from] CasError),
+    /// A flat file could not be read or written.
+    #[error("reading or writing a flat file")]
+    Flats(#[from] io::Error),
+    /// A TOC is damaged.
+    #[error("the table of contents of layer {0} cannot be used")]
+    Toc(LayerId, #[source] TocError),
+    /// A TOC is not the one that its layer is known by.
+    #[error("the table of contents sent for layer {0} is that of another layer")]
+    WrongToc(LayerId),
+    /// Nobody has heard of the layer.
+    #[error("layer {0} is not known")]
+    Unknown(LayerId),
+    /// A worker sent bytes that no layer of its asks for.
+    #[error("the bytes sent for flat file {0} lie outside of what its layer names")]
+    OutsideOfLayer(FlatId),
+    /// The bytes of a layer are nowhere.
+    #[error("the bytes of layer {0} are lost; build again, and what is missing is made anew")]
+    Lost(LayerId),
+    /// An image's layer could not be pulled.
+    #[error(transparent)]
+    Pull(PullError),
+    /// A layer could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// The layers of one coordinator.
+pub struct LayerStore {
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn BlobStore>,
+    flats: FlatFiles,
+    memory: memory::Memory,
+    /// Encodings that are being made.
+    encoding: Mutex<HashMap<EncodingKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers that are being pulled.
+    pulling: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl LayerStore {
+    /// Layers over these stores.
+    pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn BlobStore>, flats: FlatFiles) -> Self {
+        Self {
+            store,
+            blobs,
+            flats,
+            memory: memory::Memory::default(),
+            encoding: Mutex::default(),
+            pulling: Mutex::default(),
+        }
+    }
+
+    /// The flat files on this machine.
+    pub fn flats(&self) -> &FlatFiles {
+        &self.flats
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.blobs
+    }
+
+    /// A layer's table of contents; `None` where it was never made, or is lost.
+    pub async fn toc(&self, id: LayerId) -> Result<Option<Arc<Toc>>, LayersError> {
+        if let Some(toc) = self.memory.get(id) {
+            return Ok(Some(toc));
+        }
+        let record = self.record(id).await?;
+        let Some(bytes) = (match &record {
+            Some(record) => self.toc_bytes(record).await?,
+            None => None,
+        }) else {
+            return Ok(None);
+        };
+        let toc = tokio::task::spawn_blocking(move || Toc::decode(&bytes))
+            .await
+            .expect("decoding does not panic");
+        match toc {
+            Ok(toc) => {
+                let toc = Arc::new(toc);
+                self.memory.put(id, toc.clone());
+                Ok(Some(toc))
+            }
+            Err(error) => {
+                tracing::warn!(layer = %id, %error, "a stored table of contents is damaged; the layer is made again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The encoded table of contents of a recorded layer.
+    pub async fn toc_bytes(
+        &self,
+        record: &LayerRecord,
+    ) -> Result<Option<bytes::Bytes>, LayersError> {
+        match record.toc {
+            Some(digest) => {
+                Ok(
+                    buildyard_cas::read_all(self.blobs.as_ref(), digest, MAX_ENCODED as u64)
+                        .await?,
+                )
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A layer's record.
+    pub async fn record(&self, id: LayerId) -> Result<Option<LayerRecord>, LayersError> {
+        Ok(self.store.layers(&[id]).await?.pop().flatten())
+    }
+
+    /// Whether every layer of these results is recorded and its bytes can be had: they lie here, are on their way from the
+    /// worker that made them, or can be pulled again.
+    pub async fn all_known(&self, chains: &[Chain]) -> Result<bool, LayersError> {
+        let ids: Vec<LayerId> = chains
+            .iter()
+            .flat_map(|chain| chain.0.iter().copied())
+            .collect();
+        let records = self.store.layers(&ids).await?;
+        for record in records {
+            let Some(record) = record else {
+                return Ok(false);
+            };
+            if record.pulled.is_some() || !record.published {
+                continue;
+            }
+            if !self.bytes_are_here(&record)? {
+                tracing::warn!(layer = %record.id, "the bytes of a layer are missing; what contains it is built again");
+                self.store.remove_layers(&[record.id]).await?;
+                self.memory.forget(record.id);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn bytes_are_here(&self, record: &LayerRecord) -> io::Result<bool> {
+        for (flat, bytes) in &record.flats {
+            if *bytes > 0
+                && !self.flats.has(*flat)?
+                && !self.flats.sparse_path(*flat).try_exists()?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The ranges of `id`'s flat files that are not on this machine.
+    pub fn missing(&self, toc: &Toc) -> Result<Vec<(FlatId, Vec<Range<u64>>)>, LayersError> {
+        let mut missing = Vec::new();
+        for (flat, ranges) in ranges_of(toc) {
+            let absent = self.flats.missing(flat, &ranges)?;
+            if !absent.is_empty() {
+                missing.push((flat, absent));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Drops what is kept in memory only.
+    pub fn forget_memory(&self) {
+        self.memory.clear();
+    }
+}

@@ -1,0 +1,99 @@
+//! Making a layer's bytes present on the coordinator: those of a step's layer are waited for while its worker publishes
+//! them, those of an image's layer are pulled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildyard_image::Descriptor;
+use buildyard_layer::Toc;
+use buildyard_model::LayerId;
+use buildyard_registry::{Reference, Registry};
+use buildyard_solver::pull;
+use buildyard_store::LayerRecord;
+
+use super::{LayerStore, LayersError};
+
+/// How long an export waits for a layer that its worker is still publishing.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(600);
+
+impl LayerStore {
+    /// A layer's table of contents, when all the bytes it names are here.
+    pub(super) async fn ready(
+        &self,
+        id: LayerId,
+        registry: &Registry,
+    ) -> Result<Arc<Toc>, LayersError> {
+        let deadline = tokio::time::Instant::now() + PUBLISHED_WITHIN;
+        loop {
+            let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
+            let toc = self.toc(id).await?;
+            if let Some(toc) = &toc
+                && self.missing(toc)?.is_empty()
+            {
+                return Ok(toc.clone());
+            }
+            if record.pulled.is_some() {
+                return self.pull(&record, registry).await;
+            }
+            if record.published || toc.is_none() || tokio::time::Instant::now() > deadline {
+                self.lost(id).await?;
+                return Err(LayersError::Lost(id));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Reads an image's layer from one of the places it was seen in.
+    async fn pull(
+        &self,
+        record: &LayerRecord,
+        registry: &Registry,
+    ) -> Result<Arc<Toc>, LayersError> {
+        let alone = self.pull_lock(record.id);
+        let _alone = alone.lock().await;
+        if let Some(toc) = self.toc(record.id).await?
+            && self.missing(&toc)?.is_empty()
+        {
+            return Ok(toc);
+        }
+        let pulled = record
+            .pulled
+            .as_ref()
+            .expect("the caller saw that it was pulled");
+        let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
+        let mut last = None;
+        for source in &pulled.sources {
+            let Ok(reference) =
+                format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
+                    .parse::<Reference>()
+            else {
+                continue;
+            };
+            match pull::pull(registry, &reference, &descriptor, record.id.0, &self.flats).await {
+                Ok(toc) => {
+                    let encoded = toc.encode();
+                    self.put_pulled_toc(record.id, &encoded, true).await?;
+                    let toc = Arc::new(toc);
+                    self.memory.put(record.id, toc.clone());
+                    return Ok(toc);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or(LayersError::Lost(record.id), LayersError::Pull))
+    }
+
+    /// A layer's bytes are gone: whatever contains it is a miss from now on.
+    pub async fn lost(&self, id: LayerId) -> Result<(), LayersError> {
+        tracing::warn!(layer = %id, "a layer is lost; what contains it is built again");
+        self.memory.forget(id);
+        self.store.remove_layers(&[id]).await?;
+        Ok(())
+    }
+
+    fn pull_lock(&self, id: LayerId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.pulling.lock().expect("nobody panics while holding it");
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(id).or_default().clone()
+    }
+}

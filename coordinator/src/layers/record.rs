@@ -1,0 +1,181 @@
+//! Recording layers: those that steps made, those that images have, and what becomes of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use buildyard_layer::{Toc, ranges_of};
+use buildyard_model::{Digest, FlatId, LayerId, WorkerId};
+use buildyard_store::{LayerRecord, Pulled, Source, UnixMillis};
+
+use super::{LayerStore, LayersError};
+
+/// A layer of an image in a registry.
+#[derive(Debug, Clone)]
+pub struct ImageLayer {
+    /// The digest of its uncompressed tar.
+    pub diff_id: Digest,
+    /// The digest of its compressed blob.
+    pub blob: Digest,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// The blob's media type.
+    pub media_type: String,
+}
+
+fn named_bytes(toc: &Toc) -> Vec<(FlatId, u64)> {
+    let total = |ranges: Vec<Range<u64>>| ranges.iter().map(|range| range.end - range.start).sum();
+    ranges_of(toc)
+        .into_iter()
+        .map(|(flat, ranges)| (flat, total(ranges)))
+        .collect()
+}
+
+impl LayerStore {
+    /// Records a layer that a step made on `worker`. `here`: its flat files are this machine's, so it is published.
+    pub async fn put_made(
+        &self,
+        id: LayerId,
+        toc_bytes: &[u8],
+        worker: &WorkerId,
+        here: bool,
+        now: UnixMillis,
+    ) -> Result<(), LayersError> {
+        let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
+        if toc.layer_id() != id {
+            return Err(LayersError::WrongToc(id));
+        }
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
+            .await?
+            .digest;
+        let flats = named_bytes(&toc);
+        let published = here || self.missing(&toc)?.is_empty();
+        let record = LayerRecord {
+            id,
+            toc: Some(digest),
+            toc_size: toc_bytes.len() as u64,
+            flats,
+            pulled: None,
+            made_by: Some(worker.clone()),
+            published,
+            created: now,
+        };
+        self.store.put_layers(&[record]).await?;
+        Ok(())
+    }
+
+    /// Records a layer that the coordinator made itself (a build context). Its flat files are here.
+    pub async fn put_own(&self, toc: Arc<Toc>, now: UnixMillis) -> Result<LayerId, LayersError> {
+        let encoder = toc.clone();
+        let (id, bytes) =
+            tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
+                .await
+                .expect("encoding does not panic");
+        let digest = buildyard_cas::put(self.blobs.as_ref(), bytes).await?;
+        let record = LayerRecord {
+            id,
+            toc: Some(digest.digest),
+            toc_size: digest.size,
+            flats: named_bytes(&toc),
+            pulled: None,
+            made_by: None,
+            published: true,
+            created: now,
+        };
+        self.store.put_layers(&[record]).await?;
+        self.memory.put(id, toc);
+        Ok(id)
+    }
+
+    /// Records the layers of an image that lies in `source`.
+    pub async fn put_image(
+        &self,
+        layers: &[ImageLayer],
+        source: &Source,
+        now: UnixMillis,
+    ) -> Result<(), LayersError> {
+        let records: Vec<LayerRecord> = layers
+            .iter()
+            .map(|layer| LayerRecord {
+                id: LayerId(layer.diff_id),
+                toc: None,
+                toc_size: 0,
+                flats: Vec::new(),
+                pulled: Some(Pulled {
+                    blob: layer.blob,
+                    size: layer.size,
+                    media_type: layer.media_type.clone(),
+                    sources: vec![source.clone()],
+                }),
+                made_by: None,
+                published: false,
+                created: now,
+            })
+            .collect();
+        self.store.put_layers(&records).await?;
+        Ok(())
+    }
+
+    /// Records the TOC of a pulled layer, which whoever read it has checked against both digests.
+    pub async fn put_pulled_toc(
+        &self,
+        id: LayerId,
+        toc_bytes: &[u8],
+        here: bool,
+    ) -> Result<(), LayersError> {
+        let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
+        let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
+        if record.pulled.is_none() || toc.flats.iter().any(|flat| *flat != FlatId::from(id.0)) {
+            return Err(LayersError::WrongToc(id));
+        }
+        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
+            .await?
+            .digest;
+        let record = LayerRecord {
+            toc: Some(digest),
+            toc_size: toc_bytes.len() as u64,
+            flats: named_bytes(&toc),
+            published: here,
+            ..record
+        };
+        self.store.put_layers(&[record]).await?;
+        Ok(())
+    }
+
+    /// Whether `worker` made `layer`, has not published it, and the layer names `flat`.
+    pub async fn may_publish(
+        &self,
+        layer: LayerId,
+        flat: FlatId,
+        worker: &WorkerId,
+    ) -> Result<bool, LayersError> {
+        let Some(record) = self.record(layer).await? else {
+            return Ok(false);
+        };
+        Ok(!record.published
+            && record.made_by.as_ref() == Some(worker)
+            && record.flats.iter().any(|(named, _)| *named == flat))
+    }
+
+    /// Whether the bytes of `layer` that are not here are still to come from the worker that made it.
+    pub async fn is_expected(&self, layer: LayerId) -> Result<bool, LayersError> {
+        Ok(self
+            .record(layer)
+            .await?
+            .is_some_and(|record| !record.published && record.made_by.is_some()))
+    }
+
+    /// Marks a layer as published if all its bytes are here. Returns whether they are.
+    pub async fn published(&self, layer: LayerId) -> Result<bool, LayersError> {
+        let record = self
+            .record(layer)
+            .await?
+            .ok_or(LayersError::Unknown(layer))?;
+        let (Some(toc), Some(digest)) = (self.toc(layer).await?, record.toc) else {
+            return Ok(false);
+        };
+        if !self.missing(&toc)?.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.store.set_published(layer, digest).await?)
+    }
+}

@@ -1,0 +1,171 @@
+//! A layer's blob: its tar form, plain or compressed, made on several threads.
+//!
+//! The tar is cut into blocks of [`BLOCK`] bytes, and each becomes a gzip member or a zstd frame of its own. So the
+//! output depends on the layer, the encoding and [`ENCODER_VERSION`], never on the number of threads, and the blob
+//! can be read from the middle.
+
+mod pipeline;
+
+use std::io::{self, Write};
+
+use buildyard_model::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::tarform::TarFormError;
+use crate::{ExtentSource, Toc, write_tar};
+
+/// The version of everything that decides on the bytes below the tar form: block size and compressors. Goes into the
+/// record (layer, encoding, level, encoder version) → digest; raise it when a compressor's output changes.
+pub const ENCODER_VERSION: u32 = 1;
+
+/// How many bytes of tar go into one gzip member or zstd frame.
+pub const BLOCK: usize = 1 << 20;
+
+/// How a layer is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// The tar as it is.
+    Uncompressed,
+    /// gzip, in independent members.
+    Gzip {
+        /// 0 (stored) to 12 (libdeflate's scale, where 6 is the usual).
+        level: u8,
+    },
+    /// zstd, in independent frames.
+    Zstd {
+        /// 1 to 22; 3 is the usual.
+        level: u8,
+    },
+}
+
+impl Encoding {
+    /// gzip at level 6.
+    pub const GZIP: Self = Self::Gzip { level: 6 };
+    /// zstd at level 3.
+    pub const ZSTD: Self = Self::Zstd { level: 3 };
+
+    /// The OCI media type of such a layer.
+    pub fn oci_media_type(self) -> &'static str {
+        match self {
+            Self::Uncompressed => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip { .. } => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd { .. } => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
+    /// The Docker media type of such a layer.
+    pub fn docker_media_type(self) -> &'static str {
+        match self {
+            Self::Uncompressed => "application/vnd.docker.image.rootfs.diff.tar",
+            Self::Gzip { .. } => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            Self::Zstd { .. } => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
+}
+
+/// What was encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoded {
+    /// The blob's SHA-256.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: Digest,
+}
+
+/// Why a layer was not encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The tar form could not be made.
+    #[error(transparent)]
+    Tar(#[from] TarFormError),
+    /// The level is none of the encoding's.
+    #[error("compression level {level} is out of range for {name} ({range})")]
+    Level {
+        /// The encoding's name.
+        name: &'static str,
+        /// What was asked for.
+        level: u8,
+        /// What there is.
+        range: &'static str,
+    },
+    /// A compressor failed.
+    #[error("cannot compress a block of a layer")]
+    Compress(#[source] io::Error),
+    /// The destination failed.
+    #[error("cannot write the blob of a layer")]
+    Write(#[source] io::Error),
+}
+
+/// Writes the blob of `toc` to `out`, compressing on `threads` threads. At most about `2 × threads` blocks are in
+/// memory. Errors leave `out` with a part of the blob.
+pub fn encode(
+    toc: &Toc,
+    source: &dyn ExtentSource,
+    encoding: Encoding,
+    threads: usize,
+    out: &mut dyn Write,
+) -> Result<Encoded, EncodeError> {
+    check_level(encoding)?;
+    let mut out = HashingWriter {
+        out,
+        hasher: Sha256::new(),
+        size: 0,
+    };
+    let tar = match encoding {
+        Encoding::Uncompressed => write_tar(toc, source, &mut out).map_err(plain_error)?,
+        compressed => pipeline::run(toc, source, compressed, threads.max(1), &mut out)?,
+    };
+    let digest = Digest::from_bytes(out.hasher.finalize().into());
+    Ok(Encoded {
+        digest,
+        size: out.size,
+        diff_id: tar.diff_id,
+    })
+}
+
+fn plain_error(error: TarFormError) -> EncodeError {
+    match error {
+        TarFormError::Write(e) => EncodeError::Write(e),
+        other => EncodeError::Tar(other),
+    }
+}
+
+fn check_level(encoding: Encoding) -> Result<(), EncodeError> {
+    match encoding {
+        Encoding::Gzip { level } if level > 12 => Err(EncodeError::Level {
+            name: "gzip",
+            level,
+            range: "0 to 12",
+        }),
+        Encoding::Zstd { level } if !(1..=22).contains(&level) => Err(EncodeError::Level {
+            name: "zstd",
+            level,
+            range: "1 to 22",
+        }),
+        _ => Ok(()),
+    }
+}
+
+struct HashingWriter<'a> {
+    out: &'a mut dyn Write,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl Write for HashingWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "lists of one range are meant"
+)]
+
+use super::*;
+use crate::testing::flats;
+use crate::{ExtentSource, FileReader};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+fn id(n: u8) -> FlatId {
+    FlatId::from_bytes([n; 32])
+}
+
+#[test]
+fn files_are_aligned_padded_and_read_back() {
+    let (_dir, flats) = flats();
+    let writer = flats.writer().unwrap();
+    let one = writer.append_file(&mut b"one".as_slice()).unwrap();
+    let empty = writer.append_file(&mut b"".as_slice()).unwrap();
+    let two = writer.append_file(&mut [5; 513].as_slice()).unwrap();
+    assert_eq!(writer.commit(id(1)).unwrap(), 512 + 1024);
+    assert_eq!(
+        (one.size, one.content),
+        (3, buildyard_model::Digest::of("one"))
+    );
+    assert_eq!((empty.size, empty.extents.len()), (0, 0));
+    assert_eq!(two.extents[0].offset, 512);
+    let bytes = fs::read(flats.path(id(1))).unwrap();
+    assert_eq!(&bytes[..6], b"one\0\0\0");
+    assert_eq!(bytes[512 + 513..], [0; 511]);
+}
+
+#[test]
+fn long_zeros_become_holes() {
+    let (_dir, flats) = flats();
+    let mut data = vec![0u8; 3 << 20];
+    data[200_000] = 1;
+    data[(2 << 20) + 5] = 2;
+    let writer = flats.writer().unwrap();
+    let file = writer.append_file(&mut data.as_slice()).unwrap();
+    let length = writer.commit(id(1)).unwrap();
+    assert_eq!(length, 2 * 64 * 1024);
+    assert_eq!(file.content, buildyard_model::Digest::of(&data));
+    let mut read = Vec::new();
+    FileReader::new(&flats, &[id(1)], file.size, &file.extents)
+        .read_to_end(&mut read)
+        .unwrap();
+    assert!(read == data);
+}
+
+#[test]
+fn threads_may_share_a_writer_and_race_for_an_id() {
+    let (_dir, flats) = flats();
+    let writer = flats.writer().unwrap();
+    let files: Vec<_> = std::thread::scope(|scope| {
+        let append = |n: u8| {
+            writer
+                .append_file(&mut vec![n + 1; 3_000_000].as_slice())
+                .unwrap()
+        };
+        let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || append(n))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let second = flats.writer().unwrap();
+    second.append_file(&mut b"other".as_slice()).unwrap();
+    writer.commit(id(1)).unwrap();
+    second.commit(id(1)).unwrap();
+    for (n, file) in files.iter().enumerate() {
+        let mut read = Vec::new();
+        FileReader::new(&flats, &[id(1)], file.size, &file.extents)
+            .read_to_end(&mut read)
+            .unwrap();
+        assert!(read == vec![n as u8 + 1; 3_000_000], "file {n}");
+    }
+    assert_eq!(
+        fs::read_dir(flats.directory.join("tmp"))
+            .unwrap()
+            .filter(|f| f.as_ref().unwrap().file_name() != "lock")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_sparse_copy_knows_what_it_has() {
+    let (_dir, flats) = flats();
+    let missing = |asked: Range<u64>| flats.missing(id(7), &[asked]).unwrap();
+    assert_eq!(missing(0..10), [0..10]);
+    flats
+        .write_ranges(id(7), &[(100, b"abc"), (200, b"def")])
+        .unwrap();
+    flats.write_range(id(7), 103, b"xyz").unwrap();
+    assert_eq!(missing(90..210), [90..100, 106..200, 203..210]);
+    assert!(flats.open(id(7)).unwrap().is_none() && !flats.has(id(7)).unwrap());
+    let mut buf = [0; 6];
+    flats.read_at(id(7), 100, &mut buf).unwrap();
+    assert_eq!(&buf, b"abcxyz");
+    let gap = flats.read_at(id(7), 101, &mut [0; 6]).unwrap_err();
+    assert_eq!(gap.kind(), io::ErrorKind::NotFound);
+    // Another process fetches the gap; the open file here learns of it.
+    let other = FlatFiles::new(flats.directory.as_path()).unwrap();
+    other.write_range(id(7), 106, b"!").unwrap();
+    flats.read_at(id(7), 101, &mut [0; 6]).unwrap();
+}
+
+#[test]
+fn ranges_that_a_crash_tore_are_missing() {
+    let (_dir, flats) = flats();
+    flats.write_range(id(7), 0, b"abcd").unwrap();
+    let log = flats.sparse_path(id(7)).with_extension("ranges");
+    let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    file.write_all(&[0xff; 30]).unwrap();
+    assert_eq!(flats.missing(id(7), &[0..8]).unwrap(), [4..8]);
+    flats.write_range(id(7), 4, b"efgh").unwrap();
+    assert_eq!(flats.missing(id(7), &[0..8]).unwrap(), []);
+    let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
+    file.write_all_at(&[9], 0).unwrap();
+    assert_eq!(flats.missing(id(7), &[0..8]).unwrap(), [0..4]);
+}
+
+#[test]
+fn the_whole_file_takes_the_place_of_a_sparse_one() {
+    let (_dir, flats) = flats();
+    flats.write_range(id(7), 0, b"ab").unwrap();
+    flats.read_at(id(7), 0, &mut [0; 2]).unwrap();
+    let writer = flats.writer().unwrap();
+    writer.append_file(&mut b"abcdef".as_slice()).unwrap();
+    writer.commit(id(7)).unwrap();
+    flats.read_at(id(7), 0, &mut [0; 6]).unwrap();
+    assert_eq!(flats.missing(id(7), &[0..512]).unwrap(), []);
+    let listed = flats.list().unwrap();
+    assert_eq!(
+        listed.iter().map(|u| (u.id, u.sparse)).collect::<Vec<_>>(),
+        [(id(7), false)]
+    );
+    flats.remove(id(7)).unwrap();
+    flats.remove(id(7)).unwrap();
+    assert_eq!(flats.list().unwrap(), []);
+    assert!(flats.read_at(id(7), 0, &mut [0; 6]).is_err());
+}

@@ -1,0 +1,191 @@
+//! fsutil's messages (`types/wire.proto`, `types/stat.proto` of tonistiigi/fsutil).
+//!
+//! Declared here, not taken from the generated crate: paths there are `String`s, and a decoder refuses a whole
+//! stream for one file name that is not UTF-8, which Go's clients do send; and data here is [`Bytes`], not copied.
+
+use std::collections::HashMap;
+
+use buildyard_layer::Time;
+use bytes::Bytes;
+
+/// One message of the file protocol.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Packet {
+    #[prost(enumeration = "PacketType", tag = "1")]
+    pub(crate) r#type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) stat: Option<Stat>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) id: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) data: Bytes,
+}
+
+/// What a packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum PacketType {
+    /// The next path; without a stat: there are no more.
+    Stat = 0,
+    /// Asks for the content of the path with this number.
+    Req = 1,
+    /// A piece of a content; an empty piece ends it.
+    Data = 2,
+    /// All is said.
+    Fin = 3,
+    /// The sender gives up; the data is its message.
+    Err = 4,
+}
+
+/// A path and its metadata.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Stat {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
+    /// Go's `os.FileMode` bits.
+    #[prost(uint32, tag = "2")]
+    pub(crate) mode: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) uid: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) gid: u32,
+    #[prost(int64, tag = "5")]
+    pub(crate) size: i64,
+    /// Nanoseconds since the epoch.
+    #[prost(int64, tag = "6")]
+    pub(crate) mod_time: i64,
+    #[prost(bytes = "vec", tag = "7")]
+    pub(crate) linkname: Vec<u8>,
+    #[prost(int64, tag = "8")]
+    pub(crate) devmajor: i64,
+    #[prost(int64, tag = "9")]
+    pub(crate) devminor: i64,
+    #[prost(map = "string, bytes", tag = "10")]
+    pub(crate) xattrs: HashMap<String, Vec<u8>>,
+}
+
+impl Packet {
+    pub(crate) fn of(r#type: PacketType) -> Self {
+        Self {
+            r#type: r#type as i32,
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn request(id: u32) -> Self {
+        Self {
+            id,
+            ..Self::of(PacketType::Req)
+        }
+    }
+
+    pub(crate) fn data(id: u32, data: Bytes) -> Self {
+        Self {
+            id,
+            data,
+            ..Self::of(PacketType::Data)
+        }
+    }
+
+    pub(crate) fn stat(stat: Option<Stat>) -> Self {
+        Self {
+            stat,
+            ..Self::of(PacketType::Stat)
+        }
+    }
+
+    pub(crate) fn error(message: &str) -> Self {
+        Self {
+            data: Bytes::copy_from_slice(message.as_bytes()),
+            ..Self::of(PacketType::Err)
+        }
+    }
+}
+
+/// Go's `os.FileMode`: the permission bits are Unix's, everything else has its own bit at the top.
+pub(crate) mod mode {
+    pub(crate) const DIR: u32 = 1 << 31;
+    pub(crate) const SYMLINK: u32 = 1 << 27;
+    pub(crate) const DEVICE: u32 = 1 << 26;
+    pub(crate) const NAMED_PIPE: u32 = 1 << 25;
+    pub(crate) const SOCKET: u32 = 1 << 24;
+    pub(crate) const SET_UID: u32 = 1 << 23;
+    pub(crate) const SET_GID: u32 = 1 << 22;
+    pub(crate) const CHAR_DEVICE: u32 = 1 << 21;
+    pub(crate) const STICKY: u32 = 1 << 20;
+    pub(crate) const IRREGULAR: u32 = 1 << 19;
+    /// The bits that say what kind of file it is; none set: a regular file.
+    pub(crate) const TYPE: u32 =
+        DIR | SYMLINK | DEVICE | NAMED_PIPE | SOCKET | CHAR_DEVICE | IRREGULAR;
+
+    const SPECIAL: [(u32, u32); 3] = [(SET_UID, 0o4000), (SET_GID, 0o2000), (STICKY, 0o1000)];
+
+    /// Unix permission bits with set-user-id, set-group-id and sticky.
+    pub(crate) fn to_unix(go: u32) -> u32 {
+        let special = SPECIAL
+            .iter()
+            .filter(|(bit, _)| go & bit != 0)
+            .map(|(_, unix)| unix);
+        special.fold(go & 0o777, |mode, bit| mode | bit)
+    }
+
+    /// The other way; the type's bits are the caller's.
+    pub(crate) fn from_unix(unix: u32) -> u32 {
+        let special = SPECIAL
+            .iter()
+            .filter(|(_, bit)| unix & bit != 0)
+            .map(|(go, _)| go);
+        special.fold(unix & 0o777, |mode, bit| mode | bit)
+    }
+}
+
+/// Nanoseconds since the epoch as the TOC's time.
+pub(crate) fn time(nanoseconds: i64) -> Time {
+    const SECOND: i64 = 1_000_000_000;
+    let nanos =
+        u32::try_from(nanoseconds.rem_euclid(SECOND)).expect("a remainder of a second fits");
+    Time {
+        seconds: nanoseconds.div_euclid(SECOND),
+        nanos,
+    }
+}
+
+/// The TOC's time as nanoseconds; times that don't fit (before 1677, after 2262) become the nearest that does.
+pub(crate) fn nanoseconds(time: Time) -> i64 {
+    time.seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(time.nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_gos() {
+        assert_eq!(mode::to_unix(0o644), 0o644);
+        assert_eq!(mode::to_unix(mode::DIR | mode::STICKY | 0o777), 0o1777);
+        assert_eq!(mode::to_unix(mode::SET_UID | mode::SET_GID | 0o755), 0o6755);
+        for unix in [0o7777, 0o4755, 0o600, 0] {
+            assert_eq!(mode::to_unix(mode::from_unix(unix)), unix);
+        }
+    }
+
+    #[test]
+    fn times_before_the_epoch_keep_positive_nanos() {
+        for (nanos, seconds, rest) in [
+            (0, 0, 0),
+            (1_500_000_000, 1, 500_000_000),
+            (-1, -1, 999_999_999),
+        ] {
+            assert_eq!(
+                time(nanos),
+                Time {
+                    seconds,
+                    nanos: rest
+                }
+            );
+            assert_eq!(nanoseconds(time(nanos)), nanos);
+        }
+    }
+}

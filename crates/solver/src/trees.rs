@@ -1,0 +1,118 @@
+//! Merged trees of chains, kept in memory while they are used.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use buildyard_layer::{Toc, Tree};
+use buildyard_model::{Chain, Digest, LayerId};
+use lru::LruCache;
+
+/// How many entries (paths) all kept trees may have together; about 30 bytes each beside their TOCs.
+const TREE_ENTRIES: usize = 1_000_000;
+/// How many content ids are kept.
+const CONTENT_IDS: usize = 20_000;
+
+/// Why a table of contents cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TocsError {
+    /// The layer's bytes are nowhere: whatever contains it has to be made again.
+    #[error("layer {layer} is lost: {reason}")]
+    Lost {
+        /// Which layer.
+        layer: LayerId,
+        /// Why.
+        reason: String,
+    },
+    /// It could not be read this time.
+    #[error("the table of contents of layer {layer} could not be read")]
+    Failed {
+        /// Which layer.
+        layer: LayerId,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Where tables of contents come from.
+#[async_trait]
+pub trait Tocs: Send + Sync {
+    /// The layer's table of contents; `None` where it has to be made first and this side does not make it.
+    async fn toc(&self, layer: LayerId) -> Result<Option<Arc<Toc>>, TocsError>;
+}
+
+/// Trees and content ids in memory, bounded. One for a process.
+pub struct Trees(Mutex<Kept>);
+
+struct Kept {
+    trees: LruCache<Digest, Arc<Tree>>,
+    entries: usize,
+    ids: LruCache<(Digest, Digest), Digest>,
+}
+
+impl Default for Trees {
+    fn default() -> Self {
+        let ids = LruCache::new(CONTENT_IDS.try_into().expect("not zero"));
+        Self(Mutex::new(Kept {
+            trees: LruCache::unbounded(),
+            entries: 0,
+            ids,
+        }))
+    }
+}
+
+impl Trees {
+    /// The merged tree of a chain; `None` where a layer's table of contents was never made.
+    ///
+    /// # Errors
+    /// Those of [`Tocs::toc`].
+    pub async fn tree(
+        &self,
+        chain: &Chain,
+        tocs: &dyn Tocs,
+    ) -> Result<Option<Arc<Tree>>, TocsError> {
+        let id = chain.id();
+        if let Some(tree) = self.lock().trees.get(&id) {
+            return Ok(Some(tree.clone()));
+        }
+        let mut layers = Vec::with_capacity(chain.0.len());
+        for layer in &chain.0 {
+            match tocs.toc(*layer).await? {
+                Some(toc) => layers.push(toc),
+                None => return Ok(None),
+            }
+        }
+        let tree = tokio::task::spawn_blocking(move || Arc::new(Tree::merge(&layers)))
+            .await
+            .expect("merging does not panic");
+        self.keep(id, tree.clone());
+        Ok(Some(tree))
+    }
+
+    fn keep(&self, id: Digest, tree: Arc<Tree>) {
+        let mut kept = self.lock();
+        kept.entries += tree.len();
+        if let Some(before) = kept.trees.put(id, tree) {
+            kept.entries -= before.len();
+        }
+        while kept.entries > TREE_ENTRIES
+            && kept.trees.len() > 1
+            && let Some((_, oldest)) = kept.trees.pop_lru()
+        {
+            kept.entries -= oldest.len();
+        }
+    }
+
+    /// The content id of a view of a chain, if it was computed before.
+    pub(crate) fn known_id(&self, chain: Digest, view: Digest) -> Option<Digest> {
+        self.lock().ids.get(&(chain, view)).copied()
+    }
+
+    pub(crate) fn keep_id(&self, chain: Digest, view: Digest, id: Digest) {
+        self.lock().ids.put((chain, view), id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+}

@@ -1,0 +1,93 @@
+//! Debian's `docker-registry` (the CNCF's distribution) at a free port.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{Process, Scratch, free_port, programs, server};
+
+/// Who may use a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// Everybody.
+    Open,
+    /// Those who know [`Registry::USER`] and [`Registry::PASSWORD`] (HTTP's Basic).
+    Basic,
+}
+
+/// A registry with nothing in it.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    port: u16,
+    _data: Scratch,
+}
+
+impl Registry {
+    /// The user of a registry with [`Login::Basic`].
+    pub const USER: &str = "builder";
+    /// That user's password.
+    pub const PASSWORD: &str = "correct horse";
+    /// The password as bcrypt hash, made once with crypt(3).
+    const HASH: &str = "$2y$06$buildyardtestsaltaaaaexD6oQkzGVUCjCI6nZYXpQ3dBvmHnoAy";
+
+    /// Starts one that anybody may use.
+    pub fn start() -> Self {
+        Self::with_login(Login::Open)
+    }
+
+    /// Starts one.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn with_login(login: Login) -> Self {
+        let data = Scratch::new();
+        let port = free_port();
+        let file = |name: &str| data.path().join(name);
+        let mut config = json!({
+            "version": "0.1",
+            "log": {"level": "info", "accesslog": {"disabled": false}},
+            "storage": {"filesystem": {"rootdirectory": file("blobs")}, "delete": {"enabled": true}},
+            "http": {"addr": format!("127.0.0.1:{port}"), "secret": "of this test"},
+        });
+        if login == Login::Basic {
+            let users = format!("{}:{}\n", Self::USER, Self::HASH);
+            std::fs::write(file("users"), users).expect("writing the users");
+            config["auth"] = json!({"htpasswd": {"realm": "test", "path": file("users")}});
+        }
+        // The configuration is YAML, of which JSON is a part.
+        std::fs::write(file("config.yml"), config.to_string()).expect("writing the configuration");
+        let program = programs::docker_registry().display().to_string();
+        let words = [
+            program,
+            "serve".into(),
+            file("config.yml").display().to_string(),
+        ];
+        let mut process = Process::start("registry", &words, &[], file("log"));
+        let up = || matches!(server::get(port, "/v2/"), Some(200 | 401));
+        process.wait_ready(Duration::from_secs(20), up);
+        Self {
+            process,
+            port,
+            _data: data,
+        }
+    }
+
+    /// The name that stands before a repository, e.g. `127.0.0.1:5000`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many requests it answered whose line in the access log has all these parts, e.g. `["\"PUT ", "/manifests/"]`.
+    pub fn requests(&self, parts: &[&str]) -> usize {
+        let log = self.process.log();
+        let hit =
+            |line: &&str| line.contains("HTTP/") && parts.iter().all(|part| line.contains(part));
+        log.lines().filter(hit).count()
+    }
+
+    /// Stops it: from then on nobody answers at its address.
+    pub fn stop(&mut self) {
+        self.process.kill();
+    }
+}

@@ -1,0 +1,117 @@
+//! What this machine runs steps with: snapshots, a runner, its platforms, its cache mounts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use buildyard_model::Platform;
+
+use super::caches::Caches;
+use crate::agent::Offered;
+use crate::emulation::{
+    EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
+};
+use crate::network::StepNetwork;
+use crate::runner::{OciRuntime, OciRuntimeConfig, Runner};
+use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
+
+/// How to set the machine up.
+pub(in crate::agent) struct ExecutorConfig {
+    /// Directory for everything that steps need.
+    pub(in crate::agent) data: PathBuf,
+    /// Register emulators with the machine's kernel where no other way works.
+    pub(in crate::agent) allow_host_binfmt: bool,
+}
+
+/// What steps are run with.
+pub(in crate::agent) struct Executor {
+    pub(super) snapshots: Arc<dyn Snapshotter>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) caches: Caches,
+    platforms: Platforms,
+}
+
+impl Executor {
+    /// Probes the machine and opens its directories.
+    ///
+    /// # Errors
+    /// Steps cannot be run here: no overlay mounts in the data directory, no runtime.
+    pub(in crate::agent) async fn start(config: ExecutorConfig) -> anyhow::Result<Self> {
+        tokio::task::spawn_blocking(move || Self::open(&config))
+            .await
+            .expect("opening does not panic")
+    }
+
+    fn open(config: &ExecutorConfig) -> anyhow::Result<Self> {
+        probe_snapshots(&config.data).context("steps cannot be run in this data directory")?;
+        let snapshots = Directories::open(&config.data.join("snapshots"))?;
+        let runner = OciRuntime::open(OciRuntimeConfig {
+            program: "runc".to_owned(),
+            dir: config.data.join("run"),
+        })?;
+        let search = std::env::var_os("PATH")
+            .map(|path| std::env::split_paths(&path).collect())
+            .unwrap_or_default();
+        let emulation = EmulationConfig {
+            search,
+            register_on_host: config.allow_host_binfmt,
+            disabled: false,
+        };
+        let platforms = probe_platforms(&emulation);
+        for problem in &platforms.problems {
+            tracing::warn!(problem, "a platform cannot be emulated");
+        }
+        Ok(Self {
+            snapshots: Arc::new(snapshots),
+            runner: Arc::new(runner),
+            caches: Caches::open(config.data.join("caches"))?,
+            platforms,
+        })
+    }
+
+    /// What this machine can run.
+    pub(in crate::agent) fn platforms(&self) -> Vec<Offered> {
+        let native = self.platforms.native.iter().map(|platform| Offered {
+            platform: platform.clone(),
+            emulator: String::new(),
+        });
+        let emulated = self
+            .platforms
+            .emulated
+            .iter()
+            .map(|(platform, emulator)| Offered {
+                platform: platform.clone(),
+                emulator: describe(emulator),
+            });
+        native.chain(emulated).collect()
+    }
+
+    /// The network of steps that ask for none in particular.
+    pub(super) fn network(&self) -> StepNetwork {
+        StepNetwork::None
+    }
+
+    /// What networks steps can have here, for people.
+    pub(in crate::agent) fn networks(&self, host: bool) -> Vec<String> {
+        let mut networks = vec!["none".to_owned()];
+        if host {
+            networks.push("host".to_owned());
+        }
+        networks
+    }
+
+    /// What runs `platform` here: nothing but the processor, an emulator; `None` if nothing does.
+    pub(super) fn emulator(&self, platform: &Platform) -> Option<Option<&Emulator>> {
+        self.platforms.emulator(platform)
+    }
+}
+
+/// An emulator in a few words.
+pub(super) fn describe(emulator: &Emulator) -> String {
+    let how = match emulator.kind {
+        EmulatorKind::Registered => "registered with the machine",
+        EmulatorKind::UserNamespace => "in a user namespace",
+        EmulatorKind::HostRegistration => "registered with the machine by the worker",
+    };
+    format!("{} ({how})", emulator.name)
+}

@@ -1,0 +1,167 @@
+//! Running a program: inputs made ready, mounts put together, a container run, what it left made a layer.
+
+mod caches;
+mod executor;
+mod inputs;
+mod mounts;
+mod outcome;
+mod process;
+
+use std::sync::Arc;
+
+use buildyard_llb::pb;
+use buildyard_model::{Chain, Platform};
+use buildyard_proto::v1::{self as proto, step_event};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{self, Failure};
+use super::job::Job;
+use super::machine::Machine;
+use super::spec::JobStep;
+use super::step::{Made, started};
+use crate::network::StepNetwork;
+use crate::runner::{Chunk, ContainerSpec, Limits, OutputLimits, Security, StepIo, Stream};
+
+pub(super) use executor::{Executor, ExecutorConfig};
+
+/// Chunks of output between the container and the coordinator.
+const OUTPUT_CHUNKS: usize = 64;
+
+/// Why a step did not come to its end.
+pub(super) enum StepError {
+    /// In the form in which the coordinator hears of it.
+    Failure(Failure),
+    /// This machine failed.
+    Machine(anyhow::Error),
+}
+
+impl From<Failure> for StepError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<anyhow::Error> for StepError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Machine(error)
+    }
+}
+
+/// Runs an exec operation.
+pub(super) async fn run(
+    machine: &Arc<Machine>,
+    job: &Arc<Job>,
+    step: &JobStep,
+    exec: &pb::ExecOp,
+    inputs: &[Chain],
+    stop: &CancellationToken,
+) -> Result<Made, Failure> {
+    let permit = tokio::select! {
+        permit = machine.slots.acquire() => permit.expect("the slots are never closed"),
+        () = stop.cancelled() => return Err(failure::cancelled(step.step.digest)),
+    };
+    let outcome = execute(machine, job, step, exec, inputs, stop).await;
+    drop(permit);
+    outcome.map_err(|error| match error {
+        StepError::Failure(failure) => failure,
+        StepError::Machine(error) => failure::of_worker(step.step.digest, &error),
+    })
+}
+
+async fn execute(
+    machine: &Arc<Machine>,
+    job: &Arc<Job>,
+    step: &JobStep,
+    exec: &pb::ExecOp,
+    inputs: &[Chain],
+    stop: &CancellationToken,
+) -> Result<Made, StepError> {
+    let refuse = |text: String| StepError::Failure(failure::of_step(step.step.digest, text, 0));
+    let executor = machine
+        .executor
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("this worker executes nothing"))?;
+    let platform = step.step.platform.clone().unwrap_or_else(Platform::native);
+    let emulator = executor
+        .emulator(&platform)
+        .ok_or_else(|| anyhow::anyhow!("this worker cannot run {platform}"))?;
+    let emulated_by = emulator.map(executor::describe).unwrap_or_default();
+    if exec.security() == pb::SecurityMode::Insecure {
+        return Err(refuse(
+            "security.insecure is not allowed on this farm".to_owned(),
+        ));
+    }
+    let network = match exec.network() {
+        pb::NetMode::None => StepNetwork::None,
+        pb::NetMode::Host if job.spec.allow_host_network && machine.allow_host_network => {
+            StepNetwork::Host
+        }
+        pb::NetMode::Host => {
+            return Err(refuse(
+                "network.host is not allowed: it needs --allow network.host of the client and --allow-host-network of the worker"
+                    .to_owned(),
+            ));
+        }
+        pb::NetMode::Unset => executor.network(),
+    };
+    started(machine, job, step, &emulated_by).await;
+    let meta = exec.meta.clone().unwrap_or_default();
+    let mut prepared =
+        mounts::prepare(machine, job, step, executor, exec, inputs, &platform).await?;
+    let names = prepared.names(machine, job, step).await?;
+    let mut process = process::process(&meta, &names).map_err(|error| refuse(error.to_string()))?;
+    process::add_secrets(machine, job, exec, &mut process)
+        .await
+        .map_err(&refuse)?;
+    let mut spec = ContainerSpec {
+        id: format!("step-{}", hex::encode(rand::random::<[u8; 8]>())),
+        root: prepared.root.clone(),
+        read_only_root: prepared.read_only_root,
+        mounts: std::mem::take(&mut prepared.mounts),
+        process,
+        hostname: if meta.hostname.is_empty() {
+            "buildkitsandbox".to_owned()
+        } else {
+            meta.hostname.clone()
+        },
+        hosts: process::hosts(&meta),
+        resolv_conf: process::resolv_conf(&network),
+        network,
+        security: Security::Sandbox,
+        limits: Limits::default(),
+        user_namespace: None,
+    };
+    if let Some(emulator) = emulator {
+        emulator.apply(&mut spec);
+    }
+    let (output, chunks) = mpsc::channel(OUTPUT_CHUNKS);
+    let io = StepIo {
+        output,
+        limits: OutputLimits::default(),
+    };
+    let running = executor.runner.run(spec, io, stop.clone());
+    let (ran, ()) = tokio::join!(running, pass_on(machine, job, step, chunks));
+    outcome::judge(step, &meta, ran)?
+        .finish(machine, prepared, emulated_by)
+        .await
+}
+
+/// Passes a step's output on to the coordinator.
+async fn pass_on(machine: &Machine, job: &Job, step: &JobStep, mut chunks: mpsc::Receiver<Chunk>) {
+    let digest = step.step.digest.to_string();
+    while let Some(chunk) = chunks.recv().await {
+        let stream = match chunk.stream {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        };
+        let log = proto::StepLog {
+            stream,
+            data: chunk.bytes,
+        };
+        machine
+            .link
+            .step_event(&job.spec.id, &digest, step_event::Event::Log(log))
+            .await;
+    }
+}

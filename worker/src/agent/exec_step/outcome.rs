@@ -1,0 +1,103 @@
+//! What became of a container, and what its step made.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use buildyard_layer::capture;
+use buildyard_llb::pb;
+use buildyard_model::Chain;
+
+use super::StepError;
+use super::mounts::Prepared;
+use crate::agent::failure;
+use crate::agent::machine::Machine;
+use crate::agent::spec::JobStep;
+use crate::agent::step::Made;
+use crate::runner::{Exit, Ran, RunnerError};
+
+/// A command that succeeded.
+pub(super) struct Succeeded {
+    stubs: Vec<Vec<u8>>,
+}
+
+/// Tells success from failure. The text of a failed command is BuildKit's; clients match on it.
+pub(super) fn judge(
+    step: &JobStep,
+    meta: &pb::Meta,
+    ran: Result<Ran, RunnerError>,
+) -> Result<Succeeded, StepError> {
+    let digest = step.step.digest;
+    let ran = match ran {
+        Ok(ran) => ran,
+        // What the runtime says when it cannot start the command is mostly about the image.
+        Err(RunnerError::Start(text)) => {
+            let message = format!(
+                "process {:?} did not complete successfully: {text}",
+                meta.args.join(" ")
+            );
+            return Err(failure::of_step(digest, message, 127).into());
+        }
+        Err(error) => return Err(anyhow::Error::from(error).into()),
+    };
+    let failed = |code: i32, more: &str| {
+        let command = meta.args.join(" ");
+        let message =
+            format!("process {command:?} did not complete successfully: exit code: {code}{more}");
+        StepError::from(failure::of_step(digest, message, code))
+    };
+    match ran.exit {
+        Exit::Code(code) if meta.valid_exit_codes.contains(&code) => {
+            Ok(Succeeded { stubs: ran.stubs })
+        }
+        Exit::Code(0) if meta.valid_exit_codes.is_empty() => Ok(Succeeded { stubs: ran.stubs }),
+        Exit::Code(code) => Err(failed(code, "")),
+        Exit::OutOfMemory { code } => Err(failed(
+            code,
+            ": cannot allocate memory (killed: the step used more memory than it may)",
+        )),
+        Exit::Cancelled => Err(failure::cancelled(digest).into()),
+    }
+}
+
+impl Succeeded {
+    /// Makes layers of what the step wrote.
+    pub(super) async fn finish(
+        self,
+        machine: &Arc<Machine>,
+        mut prepared: Prepared,
+        emulator: String,
+    ) -> Result<Made, StepError> {
+        let mut made = Made {
+            outputs: Vec::new(),
+            layers: Vec::new(),
+            emulator,
+        };
+        let mut outputs = std::mem::take(&mut prepared.outputs);
+        outputs.sort_by_key(|output| output.index);
+        for output in outputs {
+            let flats = machine.layers.flats().clone();
+            let stubs = if output.is_root {
+                self.stubs.clone()
+            } else {
+                Vec::new()
+            };
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let captured = tokio::task::spawn_blocking(move || {
+                let captured = capture(&output.upper.dir(), &output.tree, &stubs, &flats, threads);
+                captured.map(|captured| (captured, output.index, output.base))
+            });
+            let (captured, index, base) = captured
+                .await
+                .expect("capturing does not panic")
+                .context("making a layer of what the step wrote")?;
+            let toc = Arc::new(captured.toc);
+            let id = toc.layer_id();
+            machine.layers.remember(id, toc.clone());
+            made.outputs
+                .resize(index.max(made.outputs.len()), Chain::scratch());
+            made.outputs.push(base.with(id));
+            made.layers.push((id, toc));
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,288 @@
+//! One step: its key, its claim, and what the claim says.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use buildyard_layer::Toc;
+use buildyard_llb::pb::op::Op;
+use buildyard_model::{Chain, LayerId, StepKey};
+use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
+use buildyard_solver::{KeyError, TocsError};
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{self, Failure};
+use super::job::Job;
+use super::layers::JobTocs;
+use super::machine::Machine;
+use super::spec::{JobStep, decode_result, encode_result};
+use super::{exec_step, file_step, upload};
+
+/// What a step made.
+pub(super) struct Made {
+    /// One chain per output.
+    pub(super) outputs: Vec<Chain>,
+    /// The layers that are new.
+    pub(super) layers: Vec<(LayerId, Arc<Toc>)>,
+    /// The emulator it ran under, if any.
+    pub(super) emulator: String,
+}
+
+/// Evaluates one step of a job, and puts its result on the job's board.
+pub(super) async fn evaluate(
+    machine: Arc<Machine>,
+    job: Arc<Job>,
+    number: usize,
+) -> Result<(), Failure> {
+    let step = &job.spec.steps[number];
+    let mut inputs = Vec::with_capacity(step.inputs.len());
+    for (input, output) in &step.inputs {
+        let chains = job.board.get(*input).await;
+        inputs.push(chains.get(*output).cloned().unwrap_or_default());
+    }
+    let key = key(&machine, &job, step, &inputs).await?;
+    let request = proto::ClaimRequest {
+        job: job.spec.id.clone(),
+        step: step.step.digest.to_string(),
+        key: key.to_string(),
+    };
+    let reply = machine.link.call(|mut client| {
+        let request = request.clone();
+        async move { client.claim(request).await }
+    });
+    let reply = reply.await.map_err(|status| claim_refused(step, &status))?;
+    let chains = match reply.answer {
+        Some(claim_reply::Answer::Result(result)) => {
+            let chains = decode_result(result)
+                .map_err(|e| failure::of_worker(step.step.digest, &e.into()))?;
+            ended(&machine, &job, step, true, "").await;
+            chains
+        }
+        Some(claim_reply::Answer::Failure(failure)) => {
+            ended(&machine, &job, step, false, &failure.message).await;
+            return Err(failure);
+        }
+        Some(claim_reply::Answer::Run(claim)) => {
+            run_claimed(&machine, &job, number, inputs, claim).await?
+        }
+        None => {
+            let error = anyhow::anyhow!("the coordinator sent an empty answer to a claim");
+            return Err(failure::of_worker(step.step.digest, &error));
+        }
+    };
+    job.board.set(step.step.digest, chains);
+    Ok(())
+}
+
+fn claim_refused(step: &JobStep, status: &tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::Cancelled => failure::cancelled(step.step.digest),
+        _ => failure::of_worker(
+            step.step.digest,
+            &anyhow::anyhow!("claiming the step: {}", status.message()),
+        ),
+    }
+}
+
+async fn key(
+    machine: &Machine,
+    job: &Job,
+    step: &JobStep,
+    inputs: &[Chain],
+) -> Result<StepKey, Failure> {
+    let digest = step.step.digest;
+    let tocs = JobTocs {
+        layers: &machine.layers,
+        job: &job.spec.id,
+    };
+    match buildyard_solver::key(&step.step, inputs, &machine.trees, &tocs).await {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(failure::of_worker(
+            digest,
+            &anyhow::anyhow!("an input's table of contents could not be made"),
+        )),
+        Err(KeyError::Select(error)) => {
+            let about = inputs
+                .last()
+                .map(|chain| chain.id().hex())
+                .unwrap_or_default();
+            let message = format!(
+                "failed to calculate checksum of ref {}: {error}",
+                &about[..about.len().min(25)]
+            );
+            Err(failure::of_step(digest, message, 0))
+        }
+        Err(KeyError::Tocs(error)) => Err(tocs_failure(step, error)),
+    }
+}
+
+/// A layer that is lost is planned anew; anything else is this worker's failure.
+pub(super) fn tocs_failure(step: &JobStep, error: TocsError) -> Failure {
+    match error {
+        TocsError::Lost { layer, reason } => failure::of_lost_layer(
+            step.step.digest,
+            layer,
+            format!("layer {layer} is lost: {reason}"),
+        ),
+        error => failure::of_worker(step.step.digest, &error.into()),
+    }
+}
+
+/// Runs a claimed step as a task that outlives the job, and waits for it.
+async fn run_claimed(
+    machine: &Arc<Machine>,
+    job: &Arc<Job>,
+    number: usize,
+    inputs: Vec<Chain>,
+    claim: proto::HeldClaim,
+) -> Result<Vec<Chain>, Failure> {
+    let (machine_of_task, job_of_task, claim_of_task) =
+        (machine.clone(), job.clone(), claim.clone());
+    let task = machine.running.start(&claim, move |stop| async move {
+        run_and_report(
+            machine_of_task,
+            job_of_task,
+            number,
+            inputs,
+            claim_of_task,
+            stop,
+        )
+        .await
+    });
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let digest = job.spec.steps[number].step.digest;
+            Err(failure::of_worker(
+                digest,
+                &anyhow::anyhow!("the step's task died: {error}"),
+            ))
+        }
+    }
+}
+
+async fn run_and_report(
+    machine: Arc<Machine>,
+    job: Arc<Job>,
+    number: usize,
+    inputs: Vec<Chain>,
+    claim: proto::HeldClaim,
+    stop: CancellationToken,
+) -> Result<Vec<Chain>, Failure> {
+    let step = &job.spec.steps[number];
+    let began = Instant::now();
+    let outcome = run(&machine, &job, step, &inputs, &stop).await;
+    let request = proto::CompleteRequest {
+        claim: Some(claim.clone()),
+        outcome: Some(match &outcome {
+            Ok(made) => complete_request::Outcome::Completed(completed(step, made, began)),
+            Err(failure) => complete_request::Outcome::Failure(failure.clone()),
+        }),
+    };
+    let reply = machine.link.call(|mut client| {
+        let request = request.clone();
+        async move { client.complete(request).await }
+    });
+    let reply = reply.await;
+    let error = outcome
+        .as_ref()
+        .err()
+        .map(|failure| failure.message.clone())
+        .unwrap_or_default();
+    ended(&machine, &job, step, false, &error).await;
+    let made = outcome?;
+    match reply {
+        Ok(reply) if !reply.stale => {}
+        Ok(_) => return Err(failure::cancelled(step.step.digest)),
+        Err(status) => {
+            let error = anyhow::anyhow!("recording the step's result: {}", status.message());
+            return Err(failure::of_worker(step.step.digest, &error));
+        }
+    }
+    upload::publish(&machine, claim, made.layers);
+    Ok(made.outputs)
+}
+
+fn completed(step: &JobStep, made: &Made, began: Instant) -> proto::CompletedStep {
+    let layer = |(id, toc): &(LayerId, Arc<Toc>)| proto::MadeLayer {
+        id: id.to_string(),
+        toc: toc.encode().into(),
+        flats: toc.flats.iter().map(ToString::to_string).collect(),
+    };
+    let platform = step
+        .step
+        .executes()
+        .then(|| step.step.platform.as_ref().map(ToString::to_string))
+        .flatten();
+    proto::CompletedStep {
+        result: Some(encode_result(&made.outputs)),
+        layers: made.layers.iter().map(layer).collect(),
+        duration_millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        platform: platform.unwrap_or_default(),
+        emulated: !made.emulator.is_empty(),
+    }
+}
+
+async fn run(
+    machine: &Arc<Machine>,
+    job: &Arc<Job>,
+    step: &JobStep,
+    inputs: &[Chain],
+    stop: &CancellationToken,
+) -> Result<Made, Failure> {
+    match &step.step.op.op {
+        Some(Op::Exec(exec)) => exec_step::run(machine, job, step, exec, inputs, stop).await,
+        Some(Op::File(file)) => {
+            started(machine, job, step, "").await;
+            file_step::run(machine, job, step, file, inputs).await
+        }
+        Some(Op::Merge(merge)) => {
+            started(machine, job, step, "").await;
+            let chain = |index: i64| {
+                usize::try_from(index)
+                    .ok()
+                    .and_then(|index| inputs.get(index))
+            };
+            let layers = merge
+                .inputs
+                .iter()
+                .filter_map(|input| chain(input.input))
+                .flat_map(|chain| chain.0.clone());
+            Ok(Made {
+                outputs: vec![Chain(layers.collect())],
+                layers: Vec::new(),
+                emulator: String::new(),
+            })
+        }
+        Some(Op::Diff(diff)) => {
+            started(machine, job, step, "").await;
+            file_step::diff(machine, job, step, diff, inputs).await
+        }
+        _ => Err(failure::of_step(
+            step.step.digest,
+            "the operation is not one that a worker can run",
+            0,
+        )),
+    }
+}
+
+/// Says that a step has begun, and under which emulator.
+pub(super) async fn started(machine: &Machine, job: &Job, step: &JobStep, emulator: &str) {
+    let event = step_event::Event::Started(proto::StepStarted {
+        emulator: emulator.to_owned(),
+    });
+    machine
+        .link
+        .step_event(&job.spec.id, &step.step.digest.to_string(), event)
+        .await;
+}
+
+async fn ended(machine: &Machine, job: &Job, step: &JobStep, cached: bool, error: &str) {
+    let event = step_event::Event::Ended(proto::StepEnded {
+        cached,
+        error: error.to_owned(),
+    });
+    machine
+        .link
+        .step_event(&job.spec.id, &step.step.digest.to_string(), event)
+        .await;
+}

@@ -1,0 +1,108 @@
+//! Publishing finished layers, in the background: no build waits for it, and the step counts as finished for the farm once
+//! it is done.
+
+use std::io;
+use std::sync::Arc;
+
+use buildyard_layer::{ExtentSource, FlatFiles, Toc, ranges_of};
+use buildyard_model::{FlatId, LayerId};
+use buildyard_proto::v1 as proto;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::machine::Machine;
+
+/// Uncompressed size of a piece; the coordinator takes no larger ones.
+const PIECE: u64 = 512 << 10;
+const LEVEL: i32 = 1;
+/// How often an upload is tried.
+const TRIES: usize = 5;
+
+/// Begins to publish the layers of a step, unless the coordinator has their bytes already.
+pub(super) fn publish(
+    machine: &Arc<Machine>,
+    claim: proto::HeldClaim,
+    layers: Vec<(LayerId, Arc<Toc>)>,
+) {
+    if machine.layers.are_shared() {
+        return;
+    }
+    for (layer, toc) in layers {
+        let (machine, claim) = (machine.clone(), claim.clone());
+        let uploads = machine.uploads.clone();
+        uploads.spawn(async move {
+            for (flat, ranges) in ranges_of(&toc) {
+                if let Err(error) = publish_flat(&machine, &claim, layer, flat, ranges).await {
+                    tracing::warn!(%layer, %flat, %error, "a layer could not be published; losing this worker loses it");
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn publish_flat(
+    machine: &Machine,
+    claim: &proto::HeldClaim,
+    layer: LayerId,
+    flat: FlatId,
+    ranges: Vec<std::ops::Range<u64>>,
+) -> Result<(), tonic::Status> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let pieces = pieces(machine.layers.flats().clone(), flat, ranges.clone());
+        let (claim, flat, layer) = (claim.clone(), flat.to_string(), layer.to_string());
+        let head = proto::WriteFlatRequest {
+            flat,
+            claim: Some(claim),
+            layer,
+            chunk: None,
+        };
+        let messages = tokio_stream::StreamExt::chain(tokio_stream::once(head), pieces);
+        match machine.link.client().write_flat(messages).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == tonic::Code::Unavailable => last = Some(status),
+            Err(status) => return Err(status),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    Err(last.unwrap_or_else(|| tonic::Status::unavailable("the coordinator is out of reach")))
+}
+
+fn pieces(
+    flats: FlatFiles,
+    flat: FlatId,
+    ranges: Vec<std::ops::Range<u64>>,
+) -> ReceiverStream<proto::WriteFlatRequest> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let length = PIECE.min(range.end - at);
+                let Ok(data) = read_piece(&flats, flat, at, length) else {
+                    return;
+                };
+                let chunk = Some(proto::FlatChunk {
+                    offset: at,
+                    data: data.into(),
+                });
+                let message = proto::WriteFlatRequest {
+                    chunk,
+                    ..proto::WriteFlatRequest::default()
+                };
+                if sender.blocking_send(message).is_err() {
+                    return;
+                }
+                at += length;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn read_piece(flats: &FlatFiles, flat: FlatId, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).expect("a piece is small")];
+    flats.read_at(flat, offset, &mut bytes)?;
+    zstd::bulk::compress(&bytes, LEVEL)
+}

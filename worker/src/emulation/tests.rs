@@ -1,0 +1,102 @@
+//! Foreign programs on this machine.
+
+use super::*;
+use crate::runner::{Exit, User};
+use crate::snapshots::Snapshotter;
+use crate::testing::{Machine, arm64_busybox, fill_with_busybox};
+
+fn platforms() -> Platforms {
+    probe(&EmulationConfig {
+        search: vec!["/usr/bin".into()],
+        ..EmulationConfig::default()
+    })
+}
+
+fn names(platforms: &Platforms) -> (Vec<String>, Vec<String>) {
+    let native = platforms.native.iter().map(ToString::to_string).collect();
+    (
+        native,
+        platforms
+            .emulated
+            .iter()
+            .map(|(platform, _)| platform.to_string())
+            .collect(),
+    )
+}
+
+#[test]
+fn every_platform_that_is_named_has_run_a_program() {
+    let platforms = platforms();
+    let (native, emulated) = names(&platforms);
+    assert!(
+        native.contains(&Platform::native().to_string()),
+        "{native:?}"
+    );
+    let expected = [
+        "arm64", "arm/v7", "arm/v6", "riscv64", "ppc64le", "s390x", "mips64le", "loong64",
+    ];
+    let expected: Vec<String> = expected
+        .iter()
+        .map(|name| format!("linux/{name}"))
+        .collect();
+    let missing: Vec<_> = expected
+        .iter()
+        .filter(|name| !native.contains(name) && !emulated.contains(name))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "missing {missing:?}; {:?}",
+        platforms.problems
+    );
+    assert_eq!(
+        platforms
+            .emulator(&Platform::native())
+            .map(|emulator| emulator.is_some()),
+        Some(false)
+    );
+    assert!(
+        platforms
+            .emulator(&Platform::new("linux", "sparc64", ""))
+            .is_none()
+    );
+}
+
+#[test]
+fn without_emulators_there_are_only_native_platforms() {
+    let platforms = probe(&EmulationConfig {
+        disabled: true,
+        ..EmulationConfig::default()
+    });
+    assert!(!platforms.native.is_empty());
+    assert!(platforms.emulated.is_empty());
+}
+
+#[tokio::test]
+async fn a_step_of_arm64_runs() {
+    let platforms = platforms();
+    let Some(Some(emulator)) = platforms.emulator(&Platform::new("linux", "arm64", "")) else {
+        panic!("arm64 is not emulated here: {:?}", platforms.problems);
+    };
+    let machine = Machine::new();
+    let busybox = arm64_busybox();
+    let chain = [machine.layer("arm64", |dir| fill_with_busybox(dir, &busybox))];
+    let upper = machine.snapshots.new_upper(&chain).unwrap();
+    let script = "uname -m; id -u; echo $0; cat /proc/self/uid_map; echo x > /dev/null; grep -c . /etc/hosts; \
+                  echo > /sys/kernel/profiling; echo $?; echo y > mine && stat -c %u:%g mine";
+    let mut spec = machine.spec(&chain, &upper, script);
+    spec.process.user = User {
+        uid: 1000,
+        gid: 1001,
+        additional_gids: vec![1001],
+    };
+    spec.process.cwd = "/tmp/made".to_owned();
+    emulator.apply(&mut spec);
+    let (ran, stdout, stderr) = machine.run_spec(spec, Default::default()).await.unwrap();
+    assert_eq!(ran.exit, Exit::Code(0), "{stdout}{stderr}");
+    let expected = "aarch64\n1000\n/bin/sh\n         0          0 4294967295\n1\n1\n1000:1001\n";
+    assert_eq!(stdout, expected, "{stderr}");
+    assert_eq!(
+        std::fs::read_to_string(upper.dir().join("tmp/made/mine")).unwrap(),
+        "y\n"
+    );
+}

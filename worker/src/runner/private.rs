@@ -1,0 +1,137 @@
+//! Mounts in a mount namespace of their own.
+//!
+//! Everything that mounts runs on a thread that has left the process's mount namespace. Its mounts, and those of the
+//! programs it starts, are invisible elsewhere, and the kernel takes them away when the thread and those programs have
+//! ended, whether they returned, panicked or were killed with the whole process. So there is nothing to unmount and no
+//! leftover to sweep.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::thread::UnshareFlags;
+
+use crate::snapshots::{MountSource, MountSpec};
+
+/// Runs `work` on a thread with a mount namespace of its own and waits for it.
+pub(crate) fn run<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || enter().map(|()| work()))?;
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+/// Moves the calling thread into a new mount namespace in which nothing reaches the old one.
+pub(crate) fn enter() -> io::Result<()> {
+    #[allow(unsafe_code)]
+    // SAFETY: only `UnshareFlags::FILES` endangers other threads; the mount namespace, and with it the root and current
+    // directory, are this thread's alone afterwards.
+    unsafe {
+        rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
+    }
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    Ok(())
+}
+
+/// Makes mounts in order; those without a place of their own at `target`.
+pub(crate) fn mount_all(specs: &[MountSpec], target: &Path) -> io::Result<()> {
+    specs.iter().try_for_each(|spec| mount(spec, target))
+}
+
+/// Makes one mount, at its own place or at `target`. To be called on a thread that has [`enter`]ed its own namespace:
+/// the thread's current directory changes.
+pub(crate) fn mount(spec: &MountSpec, target: &Path) -> io::Result<()> {
+    let target = spec.at.as_deref().unwrap_or(target);
+    match &spec.source {
+        MountSource::Bind { path, read_only } => bind(path, target, *read_only),
+        MountSource::Overlay { lowers, upper } => overlay(lowers, upper.as_ref(), target),
+        MountSource::Tmpfs { size, mode } => tmpfs(*size, *mode, target),
+    }
+}
+
+pub(crate) fn bind(path: &Path, target: &Path, read_only: bool) -> io::Result<()> {
+    rustix::mount::mount_bind_recursive(path, target)?;
+    if read_only {
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        rustix::mount::mount_remount(target, flags, c"")?;
+    }
+    Ok(())
+}
+
+fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
+    let size = size
+        .map(|bytes| format!(",size={bytes}"))
+        .unwrap_or_default();
+    let options = CString::new(format!("mode={mode:o}{size}"))?;
+    rustix::mount::mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )?;
+    Ok(())
+}
+
+/// `mount(2)` takes one page of options. With a one-word link to each directory, 500 lowers (overlayfs's own limit)
+/// fit on every kernel, and no character of a path needs quoting.
+fn overlay(
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+    target: &Path,
+) -> io::Result<()> {
+    let target = fs::canonicalize(target)?;
+    let links = tempfile::Builder::new().prefix("by-overlay-").tempdir()?;
+    std::env::set_current_dir(links.path())?;
+    let mut options = String::from("index=off,metacopy=off,redirect_dir=nofollow,xino=off");
+    if let Some((upper, work)) = upper {
+        link(upper, "u")?;
+        link(work, "w")?;
+        options.push_str(",upperdir=u,workdir=w");
+    }
+    let mut separator = ",lowerdir=";
+    for (number, lower) in lowers.iter().enumerate() {
+        let name = number.to_string();
+        link(lower, &name)?;
+        options.push_str(separator);
+        options.push_str(&name);
+        separator = ":";
+    }
+    let options = CString::new(options)?;
+    let flags = if upper.is_none() {
+        MountFlags::RDONLY
+    } else {
+        MountFlags::empty()
+    };
+    let result = rustix::mount::mount("overlay", &target, "overlay", flags, options.as_c_str());
+    std::env::set_current_dir("/")?;
+    result.map_err(|errno| describe(errno, lowers, upper))
+}
+
+fn link(directory: &Path, name: &str) -> io::Result<()> {
+    rustix::fs::symlink(directory.as_os_str().as_bytes(), name)?;
+    Ok(())
+}
+
+fn describe(
+    errno: rustix::io::Errno,
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+) -> io::Error {
+    let error = io::Error::from(errno);
+    let upper = upper.map_or(String::from("no upper directory"), |(upper, _)| {
+        upper.display().to_string()
+    });
+    tracing::debug!(%error, lowers = lowers.len(), upper, "overlayfs refused a mount");
+    error
+}
