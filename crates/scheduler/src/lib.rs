@@ -22,6 +22,7 @@
 //! The scheduler knows no steps, no claims and no cache (a job is what is left after the cache walk), sends nothing and
 //! reads no clock. [`State::next_wake`] says when the next [`Event::Tick`] would change something.
 
+mod config;
 mod event;
 mod messages;
 mod place;
@@ -29,9 +30,11 @@ mod queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod worker;
 
+pub use config::Config;
 pub use event::{Decision, Event, Job, Refusal, Waiting, WorkerInfo};
-pub use state::{Config, State};
+pub use state::State;
 
 use std::time::Instant;
 

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use buildyard_model::{Platform, WorkerId};
 
-use crate::state::{Config, Presence, Task, Worker};
-use crate::{Refusal, Waiting};
+use crate::state::Task;
+use crate::worker::{Presence, Worker};
+use crate::{Config, Refusal, Waiting};
 
 /// What can be done about a job.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,40 +1,14 @@
 //! The farm as the scheduler sees it, and how events change it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use buildyard_model::{JobId, WorkerId};
 
 use crate::place::{Place, Placement};
 use crate::queue::Queue;
-use crate::{Decision, Event, Job, Refusal, Waiting, WorkerInfo};
-
-/// How patient the scheduler is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// How long a job waits for known workers that are away before it runs emulated, or is refused.
-    pub away_grace: Duration,
-    /// How long a job waits for busy native workers before it runs emulated.
-    pub busy_grace: Duration,
-    /// After losing its worker so many times a job is refused.
-    pub max_losses: u32,
-    /// So many jobs may wait.
-    pub max_waiting: usize,
-    /// The coordinator runs jobs without a platform itself while no worker is connected.
-    pub coordinator_runs: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            away_grace: Duration::from_secs(60),
-            busy_grace: Duration::from_secs(600),
-            max_losses: 5,
-            max_waiting: 10_000,
-            coordinator_runs: true,
-        }
-    }
-}
+use crate::worker::Worker;
+use crate::{Config, Decision, Event, Job, Refusal, Waiting, WorkerInfo};
 
 /// The farm: known workers, and the jobs that are not done.
 #[derive(Debug)]
@@ -44,54 +18,6 @@ pub struct State {
     tasks: HashMap<JobId, Task>,
     queue: Queue,
     waiting: usize,
-}
-
-/// Whether a worker can be reached; later ones are better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Presence {
-    Unknown,
-    /// Known and not connected, or taking nothing at the moment.
-    Away,
-    Connected,
-}
-
-/// A known worker.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) info: WorkerInfo,
-    connected: bool,
-    draining: bool,
-    /// What it runs, with the weight that each job has there.
-    running: BTreeMap<JobId, u32>,
-}
-
-impl Worker {
-    fn away(info: WorkerInfo) -> Self {
-        Self {
-            info,
-            connected: false,
-            draining: false,
-            running: BTreeMap::new(),
-        }
-    }
-
-    pub(crate) fn presence(&self) -> Presence {
-        let takes = self.connected && !self.draining && self.info.slots > 0;
-        if takes {
-            Presence::Connected
-        } else {
-            Presence::Away
-        }
-    }
-
-    pub(crate) fn free(&self) -> u32 {
-        self.info.slots.saturating_sub(self.running.values().sum())
-    }
-
-    /// How many slots the job takes here.
-    pub(crate) fn weight_of(&self, job: &Job) -> u32 {
-        job.weight.clamp(1, self.info.slots.max(1))
-    }
 }
 
 /// A job that is not done.

@@ -346,7 +346,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20000))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_job_is_in_two_places_and_every_job_ends(happenings in happenings()) {
