@@ -13,6 +13,7 @@ mod session;
 mod solve;
 mod token;
 mod tunnel;
+mod wire;
 
 pub use auth::Credentials;
 pub use details::{ErrorDetails, SourceRange, SourceSnippet};
@@ -20,6 +21,7 @@ pub use secrets::SecretStore;
 pub use session::{Services, Session, new_id};
 pub use solve::{BuildError, Job, Observer, Solved, solve};
 pub use tunnel::{Tunnel, tunnel};
+pub use wire::{Packet, Stat};
 
 /// The largest message that either side accepts, as BuildKit's.
 pub const MAX_MESSAGE: usize = 16 << 20;

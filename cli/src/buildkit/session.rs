@@ -7,7 +7,6 @@ use std::convert::Infallible;
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -22,7 +21,7 @@ use super::export::FileSendService;
 use super::filesync::FileSyncService;
 use super::health::HealthService;
 use super::tunnel::Tunnel;
-use super::{Credentials, MAX_MESSAGE, SecretStore, tunnel};
+use super::{Credentials, SecretStore, tunnel};
 
 /// The methods that a session announces; a farm calls no others.
 const METHODS: [&str; 6] = [
@@ -110,13 +109,12 @@ async fn serve<IO>(io: IO, services: Services) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let routes =
-        Routes::new(FileSyncServer::new(services.files).max_decoding_message_size(MAX_MESSAGE))
-            .add_service(services.exports)
-            .add_service(AuthServer::new(services.credentials))
-            .add_service(SecretsServer::new(services.secrets))
-            .add_service(HealthService)
-            .prepare();
+    let routes = Routes::new(services.files)
+        .add_service(services.exports)
+        .add_service(AuthServer::new(services.credentials))
+        .add_service(SecretsServer::new(services.secrets))
+        .add_service(HealthService)
+        .prepare();
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW * 2)

@@ -90,7 +90,7 @@ async fn request(farm: &Farm, path: &str, what: &str) -> Result<Bytes, ApiError>
         .header(header::ACCEPT, "application/json, text/plain")
         .body(Empty::<Bytes>::new())
         .map_err(|error| fail(&error))?;
-    let exchange = async {
+    let exchange = async move {
         let response = sender
             .send_request(request)
             .await
@@ -109,14 +109,10 @@ async fn request(farm: &Farm, path: &str, what: &str) -> Result<Bytes, ApiError>
             status => Err(fail(&format!("{status} {}", excerpt(&body.to_bytes())))),
         }
     };
-    // The connection does its work only while it is polled; the exchange is over before it is.
-    tokio::select! {
-        outcome = exchange => outcome,
-        ended = connection => match ended {
-            Err(error) => Err(fail(&error)),
-            Ok(()) => Err(fail(&"the connection was closed before the answer")),
-        },
-    }
+    // The connection works while it is polled, and ends when the exchange has dropped its sender. If it fails, so does
+    // the exchange, which says more.
+    let (outcome, _) = tokio::join!(exchange, connection);
+    outcome
 }
 
 fn excerpt(body: &[u8]) -> String {

@@ -28,32 +28,34 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What the farm does with the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     Succeed,
     Fail,
     Hang,
     Vanish,
 }
 
-pub struct FakeFarm {
+pub(crate) struct FakeFarm {
     url: String,
     state: State,
     _server: AbortOnDropHandle<()>,
 }
 
+type StatusItem = Result<StatusResponse, Status>;
+
 #[derive(Clone)]
 struct State {
     behaviour: Behaviour,
     session: watch::Sender<Option<Channel>>,
-    status: Arc<Mutex<Option<mpsc::Sender<Result<StatusResponse, Status>>>>>,
-    receiver: Arc<Mutex<Option<mpsc::Receiver<Result<StatusResponse, Status>>>>>,
+    status: Arc<Mutex<Option<mpsc::Sender<StatusItem>>>>,
+    receiver: Arc<Mutex<Option<mpsc::Receiver<StatusItem>>>>,
     methods: Arc<Mutex<Vec<String>>>,
     canceled: CancellationToken,
     gone: CancellationToken,
 }
 
 impl FakeFarm {
-    pub async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let (sender, receiver) = mpsc::channel(8);
         let state = State {
             behaviour,
@@ -81,15 +83,15 @@ impl FakeFarm {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
-    pub fn methods(&self) -> Vec<String> {
+    pub(crate) fn methods(&self) -> Vec<String> {
         self.state.methods.lock().unwrap().clone()
     }
 
-    pub fn was_canceled(&self) -> bool {
+    pub(crate) fn was_canceled(&self) -> bool {
         self.state.canceled.is_cancelled()
     }
 }
@@ -230,7 +232,7 @@ fn failure() -> Status {
 #[tonic::async_trait]
 impl Control for State {
     type PruneStream = BoxStream<'static, Result<UsageRecord, Status>>;
-    type StatusStream = ReceiverStream<Result<StatusResponse, Status>>;
+    type StatusStream = ReceiverStream<StatusItem>;
     type SessionStream = BoxStream<'static, Result<BytesMessage, Status>>;
     type ListenBuildHistoryStream = BoxStream<'static, Result<BuildHistoryEvent, Status>>;
 

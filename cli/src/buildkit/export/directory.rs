@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 
-use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::moby::filesync::packet::file_send_server::FileSend;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
+use super::super::wire::{Outgoing, Packet, Transfer};
 use super::{Failures, TreeReceiver};
 
 /// Receives one export.
@@ -27,13 +25,8 @@ impl DirectoryExport {
 }
 
 #[tonic::async_trait]
-impl FileSend for DirectoryExport {
-    type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
-
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<Packet>>,
-    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+impl Transfer for DirectoryExport {
+    async fn transfer(&self, request: Request<Streaming<Packet>>) -> Result<Outgoing, Status> {
         let incoming = request.into_inner();
         let fail = |error: &dyn std::fmt::Display| {
             self.failures
@@ -51,7 +44,7 @@ impl FileSend for DirectoryExport {
             let _owner = &task;
             item
         });
-        Ok(Response::new(stream.boxed()))
+        Ok(stream.boxed())
     }
 }
 

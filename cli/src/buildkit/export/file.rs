@@ -93,6 +93,9 @@ impl FileExport {
                 .await
                 .map_err(|error| fail(&error))?;
         }
+        // To hyper a cancelled call ends like a complete one. It drops this future when it finds the cancellation, and
+        // it looks for that whenever the future waits: so it waits once before the file is put in place.
+        tokio::task::yield_now().await;
         file.flush().await.map_err(|error| fail(&error))?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.set_permissions(readable)

@@ -15,8 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use bollard_buildkit_proto::moby::filesync::packet::file_send_server::FileSendServer as DirectoryServer;
-use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer as FileServer;
+use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer;
 use futures::future::BoxFuture;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -24,6 +23,7 @@ use tower::Service;
 
 use super::MAX_MESSAGE;
 use super::session::Never;
+use super::wire;
 
 const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
 
@@ -112,15 +112,12 @@ impl Service<http::Request<Body>> for FileSendService {
             match destination {
                 Err(status) => Ok(status.into_http()),
                 Ok(Destination::Directory(path)) => {
-                    let service = directory::DirectoryExport::new(path, failures);
-                    DirectoryServer::new(service)
-                        .max_decoding_message_size(MAX_MESSAGE)
-                        .call(request)
-                        .await
+                    let service = Arc::new(directory::DirectoryExport::new(path, failures));
+                    Ok(wire::serve(service, request).await)
                 }
                 Ok(destination) => {
                     let service = file::FileExport::new(destination, failures);
-                    FileServer::new(service)
+                    FileSendServer::new(service)
                         .max_decoding_message_size(MAX_MESSAGE)
                         .call(request)
                         .await

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::super::filesync::{FileKind, Root, from_go_mode};
+use super::super::filesync::{FileKind, Root, from_go_mode, lossy, split};
+use super::super::wire::{Packet, Stat, packet as message};
 
 /// Why a tree cannot be received.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ impl TreeReceiver {
         let (parent, name) = checked(&path)?;
         let kind = FileKind::of(stat.mode);
         let write = |source| ReceiveError::Write {
-            path: path.clone(),
+            path: lossy(&path),
             source,
         };
         let dir = self.root.dir(parent).map_err(write)?;
@@ -127,14 +127,18 @@ impl TreeReceiver {
         Ok(false)
     }
 
-    fn make_dir(&mut self, dir: &OwnedFd, name: &str, stat: Stat) -> Result<(), ReceiveError> {
+    fn make_dir(&mut self, dir: &OwnedFd, name: &[u8], stat: Stat) -> Result<(), ReceiveError> {
         let write = |source| ReceiveError::Write {
-            path: stat.path.clone(),
+            path: lossy(&stat.path),
             source,
         };
         let is_dir = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
-        if !is_dir {
+        if is_dir {
+            // Its last mode may keep us out; it gets the new one in the end.
+            let found = self.root.dir(&stat.path).map_err(write)?;
+            rustix::fs::fchmod(found, Mode::RWXU).map_err(|error| write(error.into()))?;
+        } else {
             remove(dir, name).map_err(write)?;
             rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(|error| write(error.into()))?;
         }
@@ -145,14 +149,14 @@ impl TreeReceiver {
     fn make_other(
         &self,
         dir: &OwnedFd,
-        name: &str,
+        name: &[u8],
         kind: FileKind,
         stat: &Stat,
     ) -> std::io::Result<()> {
         remove(dir, name)?;
         let mode = Mode::from_raw_mode(from_go_mode(stat.mode).1);
         match kind {
-            FileKind::Symlink => rustix::fs::symlinkat(stat.linkname.as_str(), dir, name)?,
+            FileKind::Symlink => rustix::fs::symlinkat(stat.linkname.as_slice(), dir, name)?,
             FileKind::Regular => {
                 let (parent, target) = checked(&stat.linkname).map_err(std::io::Error::other)?;
                 let parent = self.root.dir(parent)?;
@@ -191,7 +195,7 @@ impl TreeReceiver {
             ReceiveError::Protocol(format!("data for {id}, which was not asked for"))
         })?;
         let write = |source: std::io::Error| ReceiveError::Write {
-            path: open.stat.path.clone(),
+            path: lossy(&open.stat.path),
             source,
         };
         if open.file.is_none() {
@@ -220,7 +224,7 @@ impl TreeReceiver {
                 Ok(rustix::fs::futimens(&dir, &times(stat.mod_time))?)
             };
             finish().map_err(|source| ReceiveError::Write {
-                path: stat.path.clone(),
+                path: lossy(&stat.path),
                 source,
             })?;
         }
@@ -228,14 +232,14 @@ impl TreeReceiver {
     }
 }
 
-fn open_file(root: &Root, path: &str, how: OFlags) -> std::io::Result<File> {
+fn open_file(root: &Root, path: &[u8], how: OFlags) -> std::io::Result<File> {
     let (parent, name) = checked(path).map_err(std::io::Error::other)?;
     let flags = how | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(root.dir(parent)?, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// Removes what is there, a directory with all that is in it.
-fn remove(dir: &OwnedFd, name: &str) -> std::io::Result<()> {
+fn remove(dir: &OwnedFd, name: &[u8]) -> std::io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -249,23 +253,21 @@ fn remove(dir: &OwnedFd, name: &str) -> std::io::Result<()> {
     )?;
     for entry in rustix::fs::Dir::read_from(&child)? {
         let entry = entry?;
-        if let Ok(entry) = entry.file_name().to_str()
-            && !matches!(entry, "." | "..")
-        {
-            remove(&child, entry)?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            remove(&child, name)?;
         }
     }
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Parent and name of a path that is relative, clean and stays inside.
-fn checked(path: &str) -> Result<(&str, &str), ReceiveError> {
-    let clean =
-        path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0');
-    if !clean {
-        return Err(ReceiveError::Path(path.chars().take(300).collect()));
+fn checked(path: &[u8]) -> Result<(&[u8], &[u8]), ReceiveError> {
+    let mut parts = path.split(|byte| *byte == b'/');
+    if parts.any(|part| matches!(part, b"" | b"." | b"..")) || path.contains(&0) {
+        return Err(ReceiveError::Path(lossy(path).chars().take(300).collect()));
     }
-    Ok(path.rsplit_once('/').unwrap_or(("", path)))
+    Ok(split(path))
 }
 
 fn times(nanoseconds: i64) -> Timestamps {
@@ -279,14 +281,6 @@ fn times(nanoseconds: i64) -> Timestamps {
             tv_nsec: UTIME_OMIT,
         },
         last_modification: time,
-    }
-}
-
-fn message(kind: PacketType, id: u32) -> Packet {
-    Packet {
-        r#type: kind.into(),
-        id,
-        ..Packet::default()
     }
 }
 

@@ -35,9 +35,12 @@ impl Root {
     ///
     /// # Errors
     /// A component does not exist or is no directory (a symlink is none).
-    pub fn dir(&self, path: &str) -> io::Result<OwnedFd> {
+    pub fn dir(&self, path: &[u8]) -> io::Result<OwnedFd> {
         let mut dir = self.0.as_fd().try_clone_to_owned()?;
-        for component in path.split('/').filter(|component| !component.is_empty()) {
+        for component in path
+            .split(|byte| *byte == b'/')
+            .filter(|component| !component.is_empty())
+        {
             dir = open_dir(dir.as_fd(), component)?;
         }
         Ok(dir)
@@ -47,7 +50,7 @@ impl Root {
     ///
     /// # Errors
     /// As [`Root::dir`]; also when it is not a regular file.
-    pub fn file(&self, path: &str) -> io::Result<File> {
+    pub fn file(&self, path: &[u8]) -> io::Result<File> {
         let (parent, name) = split(path);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(
@@ -67,7 +70,7 @@ impl Root {
     ///
     /// # Errors
     /// As [`Root::dir`].
-    pub fn stat(&self, path: &str) -> io::Result<Stat> {
+    pub fn stat(&self, path: &[u8]) -> io::Result<Stat> {
         let (parent, name) = split(path);
         Ok(statat(
             self.dir(parent)?,
@@ -80,7 +83,7 @@ impl Root {
     ///
     /// # Errors
     /// The file system fails.
-    pub fn link_target(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+    pub fn link_target(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let (parent, name) = split(path);
         let found = self
             .dir(parent)
@@ -98,7 +101,7 @@ impl Root {
     ///
     /// # Errors
     /// The file system fails.
-    pub fn names(&self, path: &str) -> io::Result<Vec<CString>> {
+    pub fn names(&self, path: &[u8]) -> io::Result<Vec<CString>> {
         match self.dir(path).and_then(|dir| names(dir.as_fd())) {
             Err(error) if is_absence(&error) => Ok(Vec::new()),
             other => other,
@@ -110,7 +113,7 @@ impl Root {
 ///
 /// # Errors
 /// It does not exist, is something else, or may not be read.
-pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(openat(
         parent,
         checked(name)?,
@@ -133,6 +136,11 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
+/// A path for people.
+pub(in crate::buildkit) fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
 /// Whether an error means that there is nothing by that path.
 pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(
@@ -141,16 +149,20 @@ pub(super) fn is_absence(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('/').unwrap_or(("", path))
+/// A path's directory and its last component.
+pub(in crate::buildkit) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
 }
 
 /// `..` would lead out, and `.` or nothing names no entry.
-fn checked(name: &str) -> io::Result<&str> {
-    if matches!(name, "" | "." | "..") {
+fn checked(name: &[u8]) -> io::Result<&[u8]> {
+    if matches!(name, b"" | b"." | b"..") {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            format!("{name:?} names no entry of a directory"),
+            "not the name of an entry of a directory",
         ));
     }
     Ok(name)

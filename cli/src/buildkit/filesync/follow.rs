@@ -71,7 +71,7 @@ impl Follower<'_> {
             targets.extend(self.target(parent, path)?);
             return Ok(targets);
         }
-        for entry in self.root.names(parent)? {
+        for entry in self.root.names(parent.as_bytes())? {
             let Ok(entry) = entry.to_str() else { continue };
             if glob_match(name.as_bytes(), entry.as_bytes()).unwrap_or(false) {
                 targets.extend(self.target(parent, &join(parent, entry))?);
@@ -81,7 +81,7 @@ impl Follower<'_> {
     }
 
     fn target(&self, parent: &str, path: &str) -> io::Result<Option<String>> {
-        let Some(target) = self.root.link_target(path)? else {
+        let Some(target) = self.root.link_target(path.as_bytes())? else {
             return Ok(None);
         };
         let Ok(target) = String::from_utf8(target) else {

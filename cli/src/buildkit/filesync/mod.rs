@@ -16,16 +16,22 @@ pub use beneath::Root;
 pub use mode::{GO_DIR, GO_SYMLINK, from_go_mode, to_go_mode};
 pub use walk::{Selection, SendError, walk};
 
-pub(crate) use mode::FileKind;
+pub(super) use beneath::{lossy, split};
+pub(super) use mode::FileKind;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use bollard_buildkit_proto::fsutil::types::Packet;
-use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSync;
-use futures::stream::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use futures::future::BoxFuture;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Request, Status, Streaming};
+use tower::Service;
+
+use super::session::Never;
+use super::wire::{self, Outgoing, Packet, Transfer};
 
 /// The directories that the farm may ask for, by name.
 #[derive(Debug, Clone, Default)]
@@ -43,14 +49,8 @@ impl FileSyncService {
 }
 
 #[tonic::async_trait]
-impl FileSync for FileSyncService {
-    type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
-    type TarStreamStream = BoxStream<'static, Result<Packet, Status>>;
-
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<Packet>>,
-    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+impl Transfer for FileSyncService {
+    async fn transfer(&self, request: Request<Streaming<Packet>>) -> Result<Outgoing, Status> {
         let (metadata, _, incoming) = request.into_parts();
         let call = header::Call::from_metadata(&metadata)?;
         let dir = self
@@ -64,14 +64,31 @@ impl FileSync for FileSyncService {
             ))
         })?;
         let selection = Selection::new(&root, &call.include, &call.exclude, &call.follow)?;
-        Ok(Response::new(send::stream(root, selection, incoming)))
+        Ok(send::stream(root, selection, incoming))
+    }
+}
+
+impl NamedService for FileSyncService {
+    const NAME: &'static str = "moby.filesync.v1.FileSync";
+}
+
+impl Service<http::Request<Body>> for FileSyncService {
+    type Response = http::Response<Body>;
+    type Error = Never;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn tar_stream(
-        &self,
-        _: Request<Streaming<Packet>>,
-    ) -> Result<Response<Self::TarStreamStream>, Status> {
-        Err(Status::unimplemented("only DiffCopy is served"))
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = Arc::new(self.clone());
+        Box::pin(async move {
+            if !request.uri().path().ends_with("/DiffCopy") {
+                return Ok(Status::unimplemented("only DiffCopy is served").into_http());
+            }
+            Ok(wire::serve(service, request).await)
+        })
     }
 }
 

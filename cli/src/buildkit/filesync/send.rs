@@ -4,17 +4,16 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::{FileKind, Root, Selection, SendError, walk};
+use super::super::wire::{self, Packet, packet};
+use super::{FileKind, Root, Selection, SendError, lossy, walk};
 
 /// How many files are read at once, and how many may wait.
 const READERS: usize = 4;
@@ -22,7 +21,7 @@ const QUEUE: usize = 128;
 const CHUNK: usize = 64 << 10;
 
 /// Which number is which path; a number is answered once.
-type Offered = Arc<Mutex<HashMap<u32, String>>>;
+type Offered = Arc<Mutex<HashMap<u32, Vec<u8>>>>;
 type Outgoing = mpsc::Sender<Result<Packet, Status>>;
 
 /// The packets to send, driven by those that come in. Dropping the stream ends everything.
@@ -30,7 +29,7 @@ pub(super) fn stream(
     root: Root,
     selection: Selection,
     incoming: Streaming<Packet>,
-) -> BoxStream<'static, Result<Packet, Status>> {
+) -> wire::Outgoing {
     let (outgoing, packets) = mpsc::channel(32);
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(status) = run(root, selection, incoming, outgoing.clone()).await {
@@ -103,7 +102,7 @@ async fn run(
     }
 }
 
-fn take(offered: &Offered, id: u32) -> Result<String, Status> {
+fn take(offered: &Offered, id: u32) -> Result<Vec<u8>, Status> {
     let path = offered
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -143,9 +142,9 @@ fn send_stats(
         .map_err(|_| SendError::Gone)
 }
 
-fn send_file(root: &Root, id: u32, path: &str, outgoing: &Outgoing) -> Result<(), SendError> {
+fn send_file(root: &Root, id: u32, path: &[u8], outgoing: &Outgoing) -> Result<(), SendError> {
     let read = |source| SendError::Read {
-        path: path.to_owned(),
+        path: lossy(path),
         source,
     };
     let mut file = root.file(path).map_err(read)?;
@@ -166,13 +165,5 @@ fn send_file(root: &Root, id: u32, path: &str, outgoing: &Outgoing) -> Result<()
         if end {
             return Ok(());
         }
-    }
-}
-
-fn packet(kind: PacketType, id: u32) -> Packet {
-    Packet {
-        r#type: kind.into(),
-        id,
-        ..Packet::default()
     }
 }

@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bollard_buildkit_proto::fsutil::types::Stat;
 use buildyard_layer::{Matched, Patterns};
 use rustix::fs::{AtFlags, readlinkat, statat};
 
-use super::beneath::{is_absence, names, open_dir};
+use super::super::wire::Stat;
+use super::beneath::{is_absence, lossy, names, open_dir, split};
 use super::{FileKind, Root, follow, to_go_mode};
 
 /// Deeper directories than this are refused.
@@ -29,11 +29,6 @@ pub enum SendError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The protocol's paths are UTF-8.
-    #[error(
-        "{0:?} of the context has a name that is not UTF-8: rename it, or list it in .dockerignore"
-    )]
-    NotUtf8(String),
     /// Nested too deep.
     #[error("{0:?} of the context lies more than {MAX_DEPTH} directories deep")]
     TooDeep(String),
@@ -118,17 +113,23 @@ pub fn walk(
         first_of_inode: HashMap::new(),
         pending: Vec::new(),
     };
-    let dir = root.dir("").map_err(|source| SendError::Read {
+    let dir = root.dir(b"").map_err(|source| SendError::Read {
         path: ".".into(),
         source,
     })?;
-    walker.dir(dir.as_fd(), "", 0, &Matched::default(), &Matched::default())
+    walker.dir(
+        dir.as_fd(),
+        b"",
+        0,
+        &Matched::default(),
+        &Matched::default(),
+    )
 }
 
 struct Walker<'a> {
     selection: &'a Selection,
     emit: &'a mut dyn FnMut(Stat) -> Result<(), SendError>,
-    first_of_inode: HashMap<(u64, u64), String>,
+    first_of_inode: HashMap<(u64, u64), Vec<u8>>,
     /// Directories above the current path that were not sent yet.
     pending: Vec<Stat>,
 }
@@ -145,32 +146,24 @@ impl Walker<'_> {
     fn dir(
         &mut self,
         dir: BorrowedFd<'_>,
-        path: &str,
+        path: &[u8],
         depth: usize,
         include: &Matched,
         exclude: &Matched,
     ) -> Result<(), SendError> {
         if depth > MAX_DEPTH {
-            return Err(SendError::TooDeep(path.to_owned()));
+            return Err(SendError::TooDeep(lossy(path)));
         }
         let read = |source| SendError::Read {
-            path: if path.is_empty() { "." } else { path }.to_owned(),
+            path: lossy(if path.is_empty() { b"." } else { path }),
             source,
         };
         for name in names(dir).map_err(read)? {
-            let verdict_path =
-                [path.as_bytes(), name.to_bytes()].join(&b"/"[usize::from(path.is_empty())..]);
-            let verdict = self.verdict(&verdict_path, include, exclude);
-            if !verdict.selected && !verdict.descend {
-                continue;
+            let child = [path, name.to_bytes()].join(&b"/"[usize::from(path.is_empty())..]);
+            let verdict = self.verdict(&child, include, exclude);
+            if verdict.selected || verdict.descend {
+                self.entry(dir, &child, depth, &verdict)?;
             }
-            let Ok(child) = String::from_utf8(verdict_path) else {
-                if verdict.selected {
-                    return Err(SendError::NotUtf8(join(path, &name.to_string_lossy())));
-                }
-                continue;
-            };
-            self.entry(dir, &child, depth, &verdict)?;
         }
         Ok(())
     }
@@ -178,13 +171,13 @@ impl Walker<'_> {
     fn entry(
         &mut self,
         dir: BorrowedFd<'_>,
-        path: &str,
+        path: &[u8],
         depth: usize,
         verdict: &Verdict,
     ) -> Result<(), SendError> {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let (_, name) = split(path);
         let read = |source: std::io::Error| SendError::Read {
-            path: path.to_owned(),
+            path: lossy(path),
             source,
         };
         let found = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -205,9 +198,7 @@ impl Walker<'_> {
             FileKind::Symlink => {
                 let target =
                     readlinkat(dir, name, Vec::new()).map_err(|error| read(error.into()))?;
-                stat.linkname = target
-                    .into_string()
-                    .map_err(|_| SendError::NotUtf8(format!("{path} (its target)")))?;
+                stat.linkname = target.into_bytes();
             }
             FileKind::CharDevice | FileKind::BlockDevice => {
                 stat.devmajor = rustix::fs::major(found.st_rdev).into();
@@ -224,14 +215,14 @@ impl Walker<'_> {
     fn subdirectory(
         &mut self,
         dir: BorrowedFd<'_>,
-        name: &str,
-        path: &str,
+        name: &[u8],
+        path: &[u8],
         depth: usize,
         verdict: &Verdict,
         found: &rustix::fs::Stat,
     ) -> Result<(), SendError> {
         let read = |source| SendError::Read {
-            path: path.to_owned(),
+            path: lossy(path),
             source,
         };
         let waiting = self.pending.len();
@@ -300,15 +291,7 @@ impl Walker<'_> {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}/{name}")
-    }
-}
-
-fn stat_message(path: &str, found: &rustix::fs::Stat) -> Stat {
+fn stat_message(path: &[u8], found: &rustix::fs::Stat) -> Stat {
     let mode = to_go_mode(found.st_mode);
     let size = if FileKind::of(mode) == FileKind::Regular {
         found.st_size
