@@ -1,59 +1,167 @@
-//! The servers' flags as checked settings. The wiring of `up`, `coordinator` and `worker` belongs here, one function each;
-//! the servers themselves are the crates `buildyard-coordinator` and `buildyard-worker`.
+//! The servers, wired: `up`, `coordinator`, `worker`. The only place that knows both the coordinator and the worker.
 //!
-//! Checked here: addresses, and that an endpoint which strangers can reach asks for certificates.
+//! A coordinator always has a small worker of its own in the process, which executes nothing: file steps and the reading of
+//! images need no architecture, so they go on while no other worker is connected. In `up` that worker offers this machine's
+//! platforms as well. Both speak the same protocol as workers elsewhere, over memory instead of a socket.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
+use buildyard_coordinator::endpoint::{Address, EndpointConfig, TlsFiles};
+use buildyard_coordinator::{Coordinator, CoordinatorConfig};
 use buildyard_model::Platform;
+use buildyard_worker::agent::{self, WorkerConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-use crate::args::serve::{EndpointArgs, OfferArgs};
-use crate::connect::DEFAULT_PORT;
+use crate::args::FarmArgs;
+use crate::args::serve::{
+    CoordinatorArgs, EndpointArgs, OfferArgs, ServeCommand, StoreArgs, UpArgs, WorkerArgs,
+};
+use crate::connect::{DEFAULT_PORT, Farm};
 use crate::exit::Failure;
 
-/// One place to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddr {
-    /// A TCP port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
+/// Name of the worker that lives in a coordinator's process.
+const BUILT_IN: &str = "coordinator";
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The server could not start, or ended by itself.
+pub async fn run(command: ServeCommand) -> Result<(), Failure> {
+    crate::log::start();
+    match command {
+        ServeCommand::Up(args) => up(args).await,
+        ServeCommand::Coordinator(args) => coordinator(args).await,
+        ServeCommand::Worker(args) => worker(args).await,
+    }
 }
 
-/// The certificate files of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate chain (PEM).
-    pub cert: PathBuf,
-    /// Its key (PEM).
-    pub key: PathBuf,
-    /// Who must have signed the clients' certificates (PEM); none: no certificates are asked for.
-    pub client_ca: Option<PathBuf>,
+async fn up(args: UpArgs) -> Result<(), Failure> {
+    let config = coordinator_config(&args.endpoint, &args.store, None, None, args.grace)?;
+    let offer = offer(&args.offer)?;
+    let name = machine_name();
+    serve(config, name, offer.platforms, offer.slots, args.offer.allow_host_network).await
 }
 
-/// Where to listen, and whom to let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointConfig {
-    /// The addresses, at least one.
-    pub listen: Vec<ListenAddr>,
-    /// The certificates of the TCP addresses.
-    pub tls: Option<TlsFiles>,
+async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
+    let database = args.database.as_deref().map(|url| path_of(url, "sqlite:", "--database")).transpose()?;
+    let blobs = args.blobs.as_deref().map(|url| path_of(url, "file:", "--blobs")).transpose()?;
+    let config = coordinator_config(&args.endpoint, &args.store, database, blobs, args.grace)?;
+    serve(config, BUILT_IN.to_owned(), Some(Vec::new()), None, false).await
+}
+
+/// A coordinator with a worker in the same process.
+async fn serve(
+    config: CoordinatorConfig,
+    name: String,
+    platforms: Option<Vec<Platform>>,
+    slots: Option<u32>,
+    allow_host_network: bool,
+) -> Result<(), Failure> {
+    let data = config.data.join("worker");
+    let registry = config.registry.clone();
+    let coordinator = Coordinator::open(config).await.map_err(cannot_start)?;
+    for address in coordinator.addresses() {
+        tracing::info!(%address, "listening");
+        println!("listening on {address}");
+    }
+    let config = WorkerConfig {
+        name,
+        channel: coordinator.in_process(),
+        data,
+        slots: slots.unwrap_or_else(processors),
+        platforms,
+        allow_host_network,
+        allow_host_binfmt: false,
+        shared_flats: Some(coordinator.flats()),
+        registry,
+    };
+    let (stop, stop_worker) = (CancellationToken::new(), CancellationToken::new());
+    let mut serving = tokio::spawn(coordinator.serve(stop.clone()));
+    let mut working = tokio::spawn(agent::run(config, stop_worker.clone()));
+    let outcome = tokio::select! {
+        () = asked_to_stop() => Ok(()),
+        ended = &mut serving => return flatten(ended, "the coordinator"),
+        ended = &mut working => flatten(ended, "the worker in this process"),
+    };
+    stop.cancel();
+    let served = flatten(serving.await, "the coordinator");
+    stop_worker.cancel();
+    if outcome.is_ok() {
+        flatten(working.await, "the worker in this process")?;
+    }
+    outcome.and(served)
+}
+
+async fn worker(args: WorkerArgs) -> Result<(), Failure> {
+    let offer = offer(&args.offer)?;
+    let farm = Farm::new(&FarmArgs {
+        builder: Some(args.join.clone()),
+        ca: args.ca.clone(),
+        cert: args.cert.clone(),
+        key: args.key.clone(),
+    })?;
+    std::fs::create_dir_all(&args.data)
+        .with_context(|| format!("making the data directory {}", args.data.display()))?;
+    let _guard = buildyard_worker::lock(&args.data).map_err(|error| cannot_start(error.into()))?;
+    let config = WorkerConfig {
+        name: args.name.unwrap_or_else(machine_name),
+        channel: farm.lazy_channel()?,
+        data: args.data,
+        slots: offer.slots.unwrap_or_else(processors),
+        platforms: offer.platforms,
+        allow_host_network: args.offer.allow_host_network,
+        allow_host_binfmt: args.offer.allow_host_binfmt,
+        shared_flats: None,
+        registry: Default::default(),
+    };
+    let stop = CancellationToken::new();
+    let mut working = tokio::spawn(agent::run(config, stop.clone()));
+    tokio::select! {
+        () = asked_to_stop() => {}
+        ended = &mut working => return flatten(ended, "the worker"),
+    }
+    stop.cancel();
+    flatten(working.await, "the worker")
+}
+
+fn coordinator_config(
+    endpoint_args: &EndpointArgs,
+    store: &StoreArgs,
+    database: Option<PathBuf>,
+    blobs: Option<PathBuf>,
+    grace: u64,
+) -> Result<CoordinatorConfig, Failure> {
+    let build_platform = store.build_platform.as_deref().map(str::parse::<Platform>).transpose();
+    Ok(CoordinatorConfig {
+        data: store.data.clone(),
+        database,
+        blobs,
+        endpoint: endpoint(endpoint_args)?,
+        registry: Default::default(),
+        farm: Default::default(),
+        build_platform: build_platform.map_err(|error| Failure::usage(format!("--build-platform: {error}")))?,
+        grace: Duration::from_secs(grace),
+    })
+}
+
+/// The path in `sqlite:PATH` or `file:PATH`.
+fn path_of(url: &str, scheme: &str, flag: &str) -> Result<PathBuf, Failure> {
+    match url.strip_prefix(scheme) {
+        Some(path) if !path.is_empty() => Ok(Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned()),
+        _ => Err(Failure::usage(format!("{flag} {url:?}: only {scheme}PATH is known"))),
+    }
 }
 
 /// What a worker offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OfferConfig {
-    /// Only these platforms; empty: all that the machine can run.
-    pub platforms: Vec<Platform>,
+    /// Only these platforms; none: all that the machine can run.
+    pub platforms: Option<Vec<Platform>>,
     /// How many steps at once; none: one for each processor.
     pub slots: Option<u32>,
-}
-
-/// How long running steps may go on after a request to stop.
-pub fn grace(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
 }
 
 /// Checks the flags of an endpoint.
@@ -61,38 +169,29 @@ pub fn grace(seconds: u64) -> Duration {
 /// # Errors
 /// A malformed address; one beyond loopback without client certificates and without `--allow-unauthenticated`.
 pub fn endpoint(args: &EndpointArgs) -> Result<EndpointConfig, Failure> {
-    let mut listen = args
-        .listen
-        .iter()
-        .map(|text| listen_addr(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut listen: Vec<Address> = Vec::new();
+    for text in &args.listen {
+        listen.push(text.parse().map_err(|error| Failure::usage(format!("--listen: {error}")))?);
+    }
     if listen.is_empty() {
-        listen.push(ListenAddr::Tcp(SocketAddr::from((
-            [127, 0, 0, 1],
-            DEFAULT_PORT,
-        ))));
+        listen.push(Address::Tcp(format!("127.0.0.1:{DEFAULT_PORT}")));
     }
     let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some(TlsFiles {
-            cert: cert.clone(),
+        (Some(certificate), Some(key)) => Some(TlsFiles {
+            certificate: certificate.clone(),
             key: key.clone(),
             client_ca: args.client_ca.clone(),
         }),
         _ => None,
     };
     let authenticated = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let exposed = listen.iter().find_map(|addr| match addr {
-        ListenAddr::Tcp(addr) if !addr.ip().is_loopback() => Some(addr),
-        _ => None,
-    });
+    let exposed = listen.iter().find(|address| !address.is_local());
     match exposed {
-        Some(addr) if !authenticated && !args.allow_unauthenticated => {
-            Err(Failure::usage(format!(
-                "--listen {addr} is reachable from other machines: give --tls-cert, --tls-key and --client-ca, \
+        Some(address) if !authenticated && !args.allow_unauthenticated => Err(Failure::usage(format!(
+            "--listen {address} is reachable from other machines: give --tls-cert, --tls-key and --client-ca, \
              or --allow-unauthenticated to let anybody in"
-            )))
-        }
-        _ => Ok(EndpointConfig { listen, tls }),
+        ))),
+        _ => Ok(EndpointConfig { listen, tls, allow_unauthenticated: args.allow_unauthenticated }),
     }
 }
 
@@ -104,36 +203,39 @@ pub fn offer(args: &OfferArgs) -> Result<OfferConfig, Failure> {
     let platforms = args
         .platforms
         .iter()
-        .map(|text| {
-            text.trim()
-                .parse()
-                .map_err(|error| Failure::usage(format!("--platforms: {error}")))
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(OfferConfig {
-        platforms,
-        slots: args.slots,
-    })
+        .map(|text| text.trim().parse().map_err(|error| Failure::usage(format!("--platforms: {error}"))))
+        .collect::<Result<Vec<Platform>, _>>()?;
+    Ok(OfferConfig { platforms: (!platforms.is_empty()).then_some(platforms), slots: args.slots })
 }
 
-fn listen_addr(text: &str) -> Result<ListenAddr, Failure> {
-    if let Some(path) = text.strip_prefix("unix://") {
-        return Ok(ListenAddr::Unix(path.into()));
+fn processors() -> u32 {
+    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+}
+
+fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "worker".to_owned() } else { name }
+}
+
+fn cannot_start(error: anyhow::Error) -> Failure {
+    Failure::Farm(error)
+}
+
+fn flatten(ended: Result<anyhow::Result<()>, tokio::task::JoinError>, who: &str) -> Result<(), Failure> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::Farm(error)),
+        Err(error) => Err(Failure::Farm(anyhow::anyhow!("{who} died: {error}"))),
     }
-    let address = text.strip_prefix("tcp://").unwrap_or(text);
-    let address = address
-        .strip_prefix("localhost:")
-        .map_or_else(|| address.to_owned(), |p| format!("127.0.0.1:{p}"));
-    let address = if address.starts_with(':') {
-        format!("0.0.0.0{address}")
-    } else {
-        address
-    };
-    address.parse().map(ListenAddr::Tcp).map_err(|_| {
-        Failure::usage(format!(
-            "--listen {text:?} is not an address (want IP:PORT, tcp://IP:PORT or unix://PATH)"
-        ))
-    })
+}
+
+async fn asked_to_stop() {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
 }
 
 #[cfg(test)]
@@ -161,15 +263,15 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let check = |words: &[&str], expected: &[ListenAddr]| {
+        let check = |words: &[&str], expected: &[Address]| {
             assert_eq!(endpoint_of(words).unwrap().listen, expected, "{words:?}");
         };
-        let tcp = |text: &str| ListenAddr::Tcp(text.parse().unwrap());
+        let tcp = |text: &str| Address::Tcp(text.to_owned());
         check(&[], &[tcp("127.0.0.1:8372")]);
-        check(&["--listen", "localhost:1"], &[tcp("127.0.0.1:1")]);
+        check(&["--listen", "localhost:1"], &[tcp("localhost:1")]);
         check(
             &["--listen", "tcp://[::1]:1", "--listen", "unix:///r/b"],
-            &[tcp("[::1]:1"), ListenAddr::Unix("/r/b".into())],
+            &[tcp("[::1]:1"), Address::Unix("/r/b".into())],
         );
         assert!(endpoint_of(&["--listen", "nonsense"]).is_err());
     }
@@ -179,7 +281,6 @@ mod tests {
         let refused =
             |words: &[&str]| assert_eq!(endpoint_of(words).unwrap_err().number(), 2, "{words:?}");
         refused(&["--listen", "0.0.0.0:1"]);
-        refused(&["--listen", ":1"]);
         refused(&["--listen", "0.0.0.0:1", "--tls-cert", "c", "--tls-key", "k"]);
         endpoint_of(&[
             "--listen",
@@ -214,7 +315,7 @@ mod tests {
         };
         let offer = offer(&args.offer).unwrap();
         assert_eq!(
-            offer.platforms,
+            offer.platforms.unwrap(),
             [
                 "linux/arm64".parse().unwrap(),
                 "linux/arm/v7".parse().unwrap()

@@ -11,3 +11,11 @@ pub mod runner;
 pub mod snapshots;
 #[cfg(test)]
 mod testing;
+
+/// Takes a worker's data directory for this process.
+///
+/// # Errors
+/// Another process has it, or it cannot be locked.
+pub fn lock(data: &std::path::Path) -> Result<buildyard_cas::DirGuard, buildyard_cas::LockError> {
+    buildyard_cas::lock_data_dir(data, "worker")
+}

@@ -31,6 +31,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a server of the farm
+    #[command(flatten)]
+    Serve(serve::ServeCommand),
     /// Build an image on the farm
     Build(Box<BuildArgs>),
     /// Show the builds that the farm knows, one build's steps, or its logs

@@ -41,9 +41,6 @@ pub struct StoreArgs {
     /// The directory that everything is kept in
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// The most that blobs may take, e.g. 50G or 80% of the file system [default: leaves the disk usable]
-    #[arg(long, value_name = "SIZE")]
-    pub store_limit: Option<String>,
     /// The farm's BUILDPLATFORM, remembered from then on [default: this machine's platform]
     #[arg(long, value_name = "PLATFORM")]
     pub build_platform: Option<String>,
@@ -58,6 +55,12 @@ pub struct OfferArgs {
     /// How many steps to run at once [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub slots: Option<u32>,
+    /// Let steps use this machine's network where their client allows network.host
+    #[arg(long)]
+    pub allow_host_network: bool,
+    /// Register QEMU with this machine's kernel where no other way of emulating works
+    #[arg(long)]
+    pub allow_host_binfmt: bool,
 }
 
 /// `buildyard up`.
@@ -117,9 +120,6 @@ pub struct WorkerArgs {
     /// What it offers.
     #[command(flatten)]
     pub offer: OfferArgs,
-    /// A file with the token that lets it join
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
     /// The certificate authority (PEM) that the coordinator's certificate must come from
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,

@@ -16,6 +16,7 @@ use crate::exit::Failure;
 /// Why it did not succeed, with its exit code.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Serve(command) => crate::serve::run(command).await,
         Command::Build(args) => build::run(*args).await,
         Command::Builds(args) => builds::run(args).await,
         Command::Workers(args) => workers::run(args).await,

@@ -187,6 +187,19 @@ impl Farm {
         Ok(Box::new(stream))
     }
 
+    /// A gRPC channel that dials when it is first used, and again whenever its connection broke.
+    ///
+    /// # Errors
+    /// The URL has no usable authority.
+    pub fn lazy_channel(&self) -> Result<Channel, ConnectError> {
+        let farm = self.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let farm = farm.clone();
+            async move { farm.dial(b"h2").await.map(TokioIo::new) }
+        });
+        Ok(self.dial_settings()?.connect_with_connector_lazy(connector))
+    }
+
     /// A gRPC channel, its first connection open.
     ///
     /// # Errors
@@ -207,15 +220,20 @@ impl Farm {
                 }
             }
         });
-        Endpoint::from_shared(format!("http://{}", self.authority()))
+        self.dial_settings()?
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| self.unreachable(&e))
+    }
+
+    fn dial_settings(&self) -> Result<Endpoint, ConnectError> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.authority()));
+        Ok(endpoint
             .map_err(|e| self.unreachable(&e))?
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .connect_with_connector(connector)
-            .await
-            .map_err(|e| self.unreachable(&e))
+            .keep_alive_timeout(Duration::from_secs(20)))
     }
 
     fn unreachable(&self, reason: &dyn std::fmt::Display) -> ConnectError {

@@ -27,10 +27,9 @@ use buildyard_model::FlatId;
 use crate::beneath::open_root;
 use crate::path::{is_within, parent, show};
 use crate::{
-    Entry, FlatFiles, Kind, Lower, Toc, number_links, path_cmp, random_flat_id, read_names,
+    Entry, FlatFiles, Kind, Toc, Tree, number_links, path_cmp, random_flat_id, read_names,
 };
 
-use diff::Below;
 use walk::{Found, What};
 
 /// A captured layer.
@@ -77,18 +76,17 @@ pub enum CaptureError {
 /// that were made on the way to a stub are stubs too.
 pub fn capture(
     upper: &Path,
-    lower: &dyn Lower,
+    lower: &Tree,
     stubs: &[Vec<u8>],
     flats: &FlatFiles,
     threads: usize,
 ) -> Result<Captured, CaptureError> {
     let root = open_root(upper).map_err(|e| read_error("open", b"", e))?;
-    let below = Below::new(lower);
-    let found = walk::walk(&root, &below)?;
+    let found = walk::walk(&root, lower)?;
     let writer = flats.writer().map_err(CaptureError::Write)?;
-    let contents = contents::read(&root, &found, &below, &writer, threads)?;
-    let mut kept = judge(found, contents, &below);
-    drop_stubs(&mut kept, stubs, &below);
+    let contents = contents::read(&root, &found, lower, &writer, threads)?;
+    let mut kept = judge(found, contents, lower);
+    drop_stubs(&mut kept, stubs, lower);
     let entries = with_parents(kept);
     finish(entries, flats, writer)
 }
@@ -108,7 +106,7 @@ struct Judged {
 }
 
 /// Turns what was found into entries, in order.
-fn judge(found: Vec<Found>, mut contents: HashMap<usize, Kind>, below: &Below<'_>) -> Vec<Judged> {
+fn judge(found: Vec<Found>, mut contents: HashMap<usize, Kind>, lower: &Tree) -> Vec<Judged> {
     let mut judged: Vec<Judged> = Vec::with_capacity(found.len());
     for (i, one) in found.into_iter().enumerate() {
         let linked = one.is_linked();
@@ -116,7 +114,7 @@ fn judge(found: Vec<Found>, mut contents: HashMap<usize, Kind>, below: &Below<'_
         let kind = match one.what {
             What::File { .. } => contents.remove(&i),
             What::Gone | What::Socket => visible
-                .then(|| below.entry(&one.path))
+                .then(|| lower.get(&one.path))
                 .flatten()
                 .map(|_| Kind::Whiteout),
             What::Other(kind) => Some(kind),
@@ -131,31 +129,21 @@ fn judge(found: Vec<Found>, mut contents: HashMap<usize, Kind>, below: &Below<'_
             },
         };
         let under = if visible {
-            below.entry(&entry.path)
+            lower.get(&entry.path)
         } else {
             None
         };
-        let change = match under {
-            Some(under) => linked || !diff::is_equal(&entry, &under),
-            None => !is_plain_root(&entry),
-        };
+        let change = linked || !under.is_some_and(|under| diff::is_equal(&entry, under.entry));
         judged.push(Judged { entry, change });
     }
     judged.sort_by(|a, b| path_cmp(&a.entry.path, &b.entry.path));
     judged
 }
 
-/// Whether this is the root directory as it is where nobody sets its metadata.
-fn is_plain_root(entry: &Entry) -> bool {
-    entry.path.is_empty()
-        && (entry.mode, entry.uid, entry.gid) == (0o755, 0, 0)
-        && entry.xattrs.is_empty()
-}
-
-fn drop_stubs(judged: &mut Vec<Judged>, stubs: &[Vec<u8>], below: &Below<'_>) {
+fn drop_stubs(judged: &mut Vec<Judged>, stubs: &[Vec<u8>], lower: &Tree) {
     let mut stubs: Vec<&Vec<u8>> = stubs
         .iter()
-        .filter(|path| below.entry(path).is_none())
+        .filter(|path| lower.get(path).is_none())
         .collect();
     // Deepest first, so that a stub's own parent, where it is one, is empty when its turn comes.
     stubs.sort_by(|a, b| path_cmp(b, a));

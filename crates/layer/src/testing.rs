@@ -257,9 +257,9 @@ impl Overlay {
     }
 
     /// Unpacks a layer into a new directory of this name.
-    pub(crate) fn unpack(&self, name: &str, toc: &Toc, flats: &FlatFiles, lower: &Toc) {
+    pub(crate) fn unpack(&self, name: &str, toc: &Toc, flats: &FlatFiles) {
         std::fs::create_dir(self.path(name)).unwrap();
-        crate::unpack(toc, flats, &self.path(name), lower).unwrap();
+        crate::unpack(toc, flats, &self.path(name)).unwrap();
     }
 
     /// Mounts the layers, the top one first, on `merged`; over them `upper` if it is to be written.
@@ -305,7 +305,12 @@ impl Drop for Overlay {
 
 /// Everything in a directory as the kernel shows it, as one layer over nothing.
 pub(crate) fn scan(directory: &std::path::Path, flats: &FlatFiles) -> Toc {
-    crate::capture(directory, &Toc::default(), &[], flats, 2)
+    crate::capture(directory, &crate::Tree::empty(), &[], flats, 2)
         .unwrap()
         .toc
+}
+
+/// The tree of one layer.
+pub(crate) fn tree(toc: &Toc) -> crate::Tree {
+    crate::Tree::merge(&[std::sync::Arc::new(toc.clone())])
 }

@@ -1,7 +1,7 @@
 //! A layer into a directory that overlayfs takes as a lower one.
 //!
 //! The directory must be empty and nobody else's. Whiteouts become character devices 0:0, opaque directories get
-//! `trusted.overlay.opaque`. (overlayfs does not look at the attribute of a layer's root: below a layer whose root is
+//! `trusted.overlay.opaque`; whiteouts inside those are left out. (overlayfs does not look at the attribute of a layer's root: below a layer whose root is
 //! opaque nothing else must be mounted.) Every content digest is checked while copying. Nothing is flushed to disk,
 //! and after an error the directory is left half done: the caller removes it.
 
@@ -12,13 +12,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use buildyard_model::{Digest, FlatId};
+use buildyard_model::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, symlinkat};
 
 use crate::assemble::bare;
 use crate::beneath::{open_directory, open_root};
 use crate::path::{file_name, is_within, parent, show};
-use crate::{Entry, ExtentSource, Kind, Lower, Toc};
+use crate::{Entry, ExtentSource, Kind, Toc};
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -53,27 +53,14 @@ pub enum UnpackError {
         /// What was read.
         found: Digest,
     },
-    /// A hard link to a path that the layers below don't have as something that can be linked to.
-    #[error(
-        "{path:?} of a layer is a hard link to {target:?}, which the layers below don't have as a file"
-    )]
-    LinkBelow {
-        /// The link.
-        path: String,
-        /// What it links to.
-        target: String,
-    },
 }
 
-/// Unpacks `toc` into the empty directory `directory`. `lower` is what the layer lies on: directories that the layer
-/// doesn't list but has entries in take their metadata from there (0755 and root's where it has none), and hard links
-/// to it become copies. Must be root.
-pub fn unpack(
-    toc: &Toc,
-    source: &dyn ExtentSource,
-    directory: &Path,
-    lower: &dyn Lower,
-) -> Result<(), UnpackError> {
+/// Unpacks `toc` into the empty directory `directory`. Must be root.
+///
+/// What only the layers below can tell is left to the caller: hard links to them (`LinkBelow`) are left out, and
+/// directories that the layer doesn't list but has entries in are made as 0755 and root's. A merged tree as one TOC
+/// ([`Tree::to_toc`](crate::Tree::to_toc)) has neither.
+pub fn unpack(toc: &Toc, source: &dyn ExtentSource, directory: &Path) -> Result<(), UnpackError> {
     let root = open_root(directory).map_err(|e| failed("open", b"", e))?;
     let here = Here {
         path: Vec::new(),
@@ -84,13 +71,13 @@ pub fn unpack(
         here,
         toc,
         source,
-        lower,
         directories: Vec::new(),
         first_names: HashMap::new(),
+        opaque: None,
         buffer: vec![0; 256 << 10],
     };
     if toc.entries.first().is_none_or(|e| !e.path.is_empty()) {
-        unpacker.directories.push(unpacker.unlisted(b""));
+        unpacker.directories.push(unlisted(b""));
     }
     for entry in &toc.entries {
         unpacker.entry(entry)?;
@@ -106,6 +93,11 @@ fn failed(action: &'static str, path: &[u8], error: impl Into<io::Error>) -> Unp
     }
 }
 
+/// A directory that the layer doesn't list.
+fn unlisted(path: &[u8]) -> Entry {
+    bare(path.to_vec(), Kind::Directory { opaque: false }, 0o755)
+}
+
 /// An open directory.
 struct Here {
     path: Vec<u8>,
@@ -118,19 +110,27 @@ struct Unpacker<'a> {
     here: Here,
     toc: &'a Toc,
     source: &'a dyn ExtentSource,
-    lower: &'a dyn Lower,
     /// Directories made so far, which get their metadata last: what is made in them changes their times.
     directories: Vec<Entry>,
     first_names: HashMap<u32, &'a [u8]>,
+    /// The outermost opaque directory seen last.
+    opaque: Option<&'a [u8]>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Unpacker<'a> {
     fn entry(&mut self, entry: &'a Entry) -> Result<(), UnpackError> {
+        if matches!(entry.kind, Kind::Whiteout) && self.is_in_opaque(&entry.path) {
+            // Nothing shows through there, and overlayfs lists whiteouts of directories that it doesn't merge.
+            return Ok(());
+        }
         self.enter(parent(&entry.path).unwrap_or_default())?;
         match &entry.kind {
-            Kind::Directory { .. } => {
+            Kind::Directory { opaque } => {
                 self.make_directory(&entry.path)?;
+                if *opaque && !self.is_in_opaque(&entry.path) {
+                    self.opaque = Some(&entry.path);
+                }
                 self.directories.push(entry.clone());
                 Ok(())
             }
@@ -139,16 +139,21 @@ impl<'a> Unpacker<'a> {
                 Some(first) => self.make_link(entry, first),
                 None => {
                     self.first_names.insert(*ino, &entry.path);
-                    self.make(entry, &self.toc.flats)
+                    self.make(entry)
                 }
             },
-            Kind::LinkBelow { target } => self.copy_below(entry, target),
-            _ => self.make(entry, &self.toc.flats),
+            Kind::LinkBelow { .. } => Ok(()),
+            _ => self.make(entry),
         }
     }
 
+    fn is_in_opaque(&self, path: &[u8]) -> bool {
+        self.opaque
+            .is_some_and(|directory| is_within(path, directory))
+    }
+
     /// Makes anything but directories, whiteouts and links, with its metadata.
-    fn make(&mut self, entry: &Entry, flats: &[FlatId]) -> Result<(), UnpackError> {
+    fn make(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         match &entry.kind {
             Kind::File {
                 size,
@@ -163,7 +168,7 @@ impl<'a> Unpacker<'a> {
                     size: *size,
                     content: *content,
                     extents,
-                    flats,
+                    flats: &self.toc.flats,
                 };
                 write::copy(&file, &data, self.source, &mut self.buffer)?;
                 return write::set_file_metadata(&file, entry)
@@ -213,27 +218,6 @@ impl<'a> Unpacker<'a> {
         made.map_err(|e| failed("make the hard link", &entry.path, e))
     }
 
-    /// A hard link to a lower layer's path: the same inode's content and metadata, as a copy.
-    fn copy_below(&mut self, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
-        let usable = |e: &Entry| {
-            !matches!(
-                e.kind,
-                Kind::Directory { .. } | Kind::Whiteout | Kind::LinkBelow { .. }
-            )
-        };
-        let Some(below) = self.lower.entry(target).filter(usable) else {
-            return Err(UnpackError::LinkBelow {
-                path: show(&entry.path),
-                target: show(target),
-            });
-        };
-        let copy = Entry {
-            path: entry.path.clone(),
-            ..below
-        };
-        self.make(&copy, self.lower.flats())
-    }
-
     /// Makes `directory` the current one, and it and its parents where the layer doesn't list them.
     fn enter(&mut self, directory: &[u8]) -> Result<(), UnpackError> {
         if self.here.path == directory {
@@ -263,24 +247,12 @@ impl<'a> Unpacker<'a> {
                 continue;
             }
             match mkdirat(&self.root, path, Mode::RWXU) {
-                Ok(()) => self.directories.push(self.unlisted(path)),
+                Ok(()) => self.directories.push(unlisted(path)),
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(e) => return Err(failed("make the directory", path, e)),
             }
         }
         Ok(())
-    }
-
-    fn unlisted(&self, path: &[u8]) -> Entry {
-        let below = self
-            .lower
-            .entry(path)
-            .filter(|e| matches!(e.kind, Kind::Directory { .. }));
-        let mut entry =
-            below.unwrap_or_else(|| bare(path.to_vec(), Kind::Directory { opaque: false }, 0o755));
-        entry.path = path.to_vec();
-        entry.kind = Kind::Directory { opaque: false };
-        entry
     }
 
     fn make_directory(&self, path: &[u8]) -> Result<(), UnpackError> {

@@ -18,7 +18,6 @@ mod file_step;
 mod job;
 mod layers;
 mod link;
-mod lower;
 mod machine;
 mod registry_auth;
 mod running;

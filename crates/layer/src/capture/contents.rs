@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use buildyard_model::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::diff::{Below, may_be_equal};
+use super::diff::may_be_equal;
 use super::walk::{Found, What};
 use super::{CaptureError, read_error};
 use crate::beneath::open_file;
 use crate::path::show;
-use crate::{Appended, FlatWriter, Kind};
+use crate::{Appended, FlatWriter, Kind, Tree};
 
 /// The kind of every regular file, by its index in `found`. Names of one inode get one provisional link number.
 pub(super) fn read(
     root: &OwnedFd,
     found: &[Found],
-    below: &Below<'_>,
+    lower: &Tree,
     writer: &FlatWriter,
     threads: usize,
 ) -> Result<HashMap<usize, Kind>, CaptureError> {
@@ -38,7 +38,7 @@ pub(super) fn read(
             let Some(names) = inodes.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
-            let read = read_one(root, &found[names[0]], below, writer, &mut buffer);
+            let read = read_one(root, &found[names[0]], lower, writer, &mut buffer);
             let file = read.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.extend(names.iter().map(|i| (*i, kind(&file, names))));
@@ -98,7 +98,7 @@ fn kind(file: &Appended, names: &[usize]) -> Kind {
 fn read_one(
     root: &OwnedFd,
     found: &Found,
-    below: &Below<'_>,
+    lower: &Tree,
     writer: &FlatWriter,
     buffer: &mut Vec<u8>,
 ) -> Result<Appended, CaptureError> {
@@ -109,7 +109,7 @@ fn read_one(
         file: File::from(open(root, found)?),
         failed: None,
     };
-    if let Some(content) = content_below(found, size, below) {
+    if let Some(content) = content_below(found, size, lower) {
         buffer.resize(256 << 10, 0);
         let hashed = hash(&mut reader, buffer).map_err(|e| read_error("read", &found.path, e))?;
         if hashed == (content, size) {
@@ -142,14 +142,14 @@ fn open(root: &OwnedFd, found: &Found) -> Result<OwnedFd, CaptureError> {
 }
 
 /// The content below, where nothing but the content can tell the file from the one there.
-fn content_below(found: &Found, size: u64, below: &Below<'_>) -> Option<Digest> {
+fn content_below(found: &Found, size: u64, lower: &Tree) -> Option<Digest> {
     if !found.below_visible || found.is_linked() {
         return None;
     }
-    let entry = below
-        .entry(&found.path)
-        .filter(|b| may_be_equal(&found.metadata, size, b))?;
-    match entry.kind {
+    let below = lower
+        .get(&found.path)
+        .filter(|b| may_be_equal(&found.metadata, size, b.entry))?;
+    match below.entry.kind {
         Kind::File { content, .. } => Some(content),
         _ => None,
     }

@@ -1,29 +1,6 @@
-//! Comparing with what is below.
+//! Comparing with what is below: the node of the lower tree at the same path.
 
-use crate::{Entry, Kind, Lower};
-
-/// The lower side.
-pub(super) struct Below<'a> {
-    lower: &'a dyn Lower,
-}
-
-impl<'a> Below<'a> {
-    pub(super) fn new(lower: &'a dyn Lower) -> Self {
-        Self { lower }
-    }
-
-    pub(super) fn entry(&self, path: &[u8]) -> Option<Entry> {
-        self.lower.entry(path)
-    }
-
-    pub(super) fn is_directory(&self, path: &[u8]) -> bool {
-        match self.lower.entry(path) {
-            Some(entry) => matches!(entry.kind, Kind::Directory { .. }),
-            // The root is there even where no layer sets its metadata.
-            None => path.is_empty(),
-        }
-    }
-}
+use crate::{Entry, Kind};
 
 /// Whether a file with this metadata could be the one below, so that its content decides.
 pub(super) fn may_be_equal(metadata: &Entry, file_size: u64, below: &Entry) -> bool {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::testing::{
-    Item, Overlay, Put, at, content, flats, item, layer, paths, scan, without_flats,
+    Item, Overlay, Put, at, content, flats, item, layer, paths, scan, tree, without_flats,
 };
 use crate::{Time, unpack};
 
@@ -41,21 +41,21 @@ fn step(stubs: &[&str], step: impl FnOnce(&Path)) -> (Toc, FlatFiles, tempfile::
     let (dir, flats) = flats();
     let lower = layer(&base(), &flats);
     let mut overlay = Overlay::new();
-    overlay.unpack("lower", &lower, &flats, &Toc::default());
+    overlay.unpack("lower", &lower, &flats);
     overlay.mount(&["lower"], true);
     step(&overlay.path("merged"));
     let seen = scan(&overlay.path("merged"), &flats);
     overlay.unmount();
     let stubs: Vec<Vec<u8>> = stubs.iter().map(|s| s.as_bytes().to_vec()).collect();
-    let captured = capture(&overlay.path("upper"), &lower, &stubs, &flats, 3).unwrap();
+    let captured = capture(&overlay.path("upper"), &tree(&lower), &stubs, &flats, 3).unwrap();
     captured.toc.check().unwrap();
     assert_eq!(
         captured.flat.into_iter().collect::<Vec<_>>(),
         captured.toc.flats
     );
-    let again = capture(&overlay.path("upper"), &lower, &stubs, &flats, 1).unwrap();
+    let again = capture(&overlay.path("upper"), &tree(&lower), &stubs, &flats, 1).unwrap();
     assert_eq!(without_flats(&again.toc), without_flats(&captured.toc));
-    overlay.unpack("captured", &captured.toc, &flats, &lower);
+    overlay.unpack("captured", &captured.toc, &flats);
     overlay.mount(&["captured", "lower"], false);
     let shown = scan(&overlay.path("merged"), &flats);
     overlay.unmount();
@@ -216,7 +216,9 @@ fn sockets_are_dropped() {
     let _one = std::os::unix::net::UnixListener::bind(upper.path().join("file")).unwrap();
     let _two = std::os::unix::net::UnixListener::bind(upper.path().join("new")).unwrap();
     fs::set_permissions(upper.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let toc = capture(upper.path(), &lower, &[], &flats, 1).unwrap().toc;
+    let toc = capture(upper.path(), &tree(&lower), &[], &flats, 1)
+        .unwrap()
+        .toc;
     assert_eq!(paths(&toc), ["file"]);
     assert_eq!(at(&toc, "file").kind, Kind::Whiteout);
 }
@@ -279,7 +281,7 @@ fn stubs_vanish_while_they_are_empty() {
     fs::write(upper.path().join("etc/resolv.conf"), b"written by the step").unwrap();
     fs::create_dir_all(upper.path().join("mnt")).unwrap();
     let stubs: Vec<Vec<u8>> = stubs.iter().map(|s| s.as_bytes().to_vec()).collect();
-    let toc = capture(upper.path(), &Toc::default(), &stubs, &flats, 1)
+    let toc = capture(upper.path(), &Tree::empty(), &stubs, &flats, 1)
         .unwrap()
         .toc;
     assert_eq!(paths(&toc), ["etc", "etc/resolv.conf"]);
@@ -313,5 +315,5 @@ fn a_captured_layer_survives_its_tar_form() {
     let back = crate::read_tar(tar.as_slice(), &flats, &crate::Limits::default()).unwrap();
     assert_eq!(back.toc.layer_id(), toc.layer_id());
     let target = tempfile::tempdir().unwrap();
-    unpack(&back.toc, &flats, target.path(), &Toc::default()).unwrap();
+    unpack(&back.toc, &flats, target.path()).unwrap();
 }

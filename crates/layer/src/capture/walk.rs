@@ -9,13 +9,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::diff::Below;
 use super::{CaptureError, read_error};
 use crate::assemble::bare;
 use crate::beneath::open_directory;
 use crate::check::is_kept_xattr;
 use crate::path::join;
-use crate::{Entry, Kind, Time};
+use crate::{Entry, Kind, Time, Tree};
 
 /// Extended attributes by name.
 type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -54,17 +53,17 @@ impl Found {
 }
 
 /// Everything under `root`, and the root itself, in no order.
-pub(super) fn walk(root: &OwnedFd, below: &Below<'_>) -> Result<Vec<Found>, CaptureError> {
+pub(super) fn walk(root: &OwnedFd, lower: &Tree) -> Result<Vec<Found>, CaptureError> {
     let mut found = Vec::new();
     let mut waiting: Vec<(Vec<u8>, bool)> = Vec::new();
-    let top = look(root, b".", Vec::new(), true, below)?;
-    waiting.extend(top.iter().filter_map(descend(below)));
+    let top = look(root, b".", Vec::new(), true, lower)?;
+    waiting.extend(top.iter().filter_map(descend(lower)));
     found.extend(top);
     while let Some((path, visible)) = waiting.pop() {
         let directory = open_directory(root, &path).map_err(|e| read_error("open", &path, e))?;
         for name in names(&directory, &path)? {
-            let one = look(&directory, &name, join(&path, &name), visible, below)?;
-            waiting.extend(one.iter().filter_map(descend(below)));
+            let one = look(&directory, &name, join(&path, &name), visible, lower)?;
+            waiting.extend(one.iter().filter_map(descend(lower)));
             found.extend(one);
         }
     }
@@ -72,14 +71,18 @@ pub(super) fn walk(root: &OwnedFd, below: &Below<'_>) -> Result<Vec<Found>, Capt
 }
 
 /// A directory to go into, with whether lower layers show through in it.
-fn descend(below: &Below<'_>) -> impl Fn(&Found) -> Option<(Vec<u8>, bool)> {
+fn descend(lower: &Tree) -> impl Fn(&Found) -> Option<(Vec<u8>, bool)> {
     |found| match &found.what {
         What::Other(Kind::Directory { opaque }) => {
-            let visible = found.below_visible && !opaque && below.is_directory(&found.path);
+            let visible = found.below_visible && !opaque && is_directory(lower, &found.path);
             Some((found.path.clone(), visible))
         }
         _ => None,
     }
+}
+
+fn is_directory(lower: &Tree, path: &[u8]) -> bool {
+    lower.get(path).is_some_and(|node| node.is_directory())
 }
 
 fn names(directory: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, CaptureError> {
@@ -101,7 +104,7 @@ fn look(
     name: &[u8],
     path: Vec<u8>,
     below_visible: bool,
-    below: &Below<'_>,
+    lower: &Tree,
 ) -> Result<Option<Found>, CaptureError> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|e| read_error("examine", &path, e))?;
@@ -114,7 +117,7 @@ fn look(
             linked: stat.st_nlink > 1,
         },
         FileType::Directory => What::Other(Kind::Directory {
-            opaque: opaque && below_visible && below.is_directory(&path),
+            opaque: opaque && below_visible && is_directory(lower, &path),
         }),
         FileType::Symlink => {
             let target = readlinkat(directory, name, Vec::new())

@@ -9,7 +9,6 @@ use buildyard_model::Chain;
 use super::StepError;
 use crate::agent::job::Job;
 use crate::agent::layers::JobTocs;
-use crate::agent::lower::TreeLower;
 use crate::agent::machine::Machine;
 use crate::agent::spec::JobStep;
 use crate::agent::step::tocs_failure;
@@ -44,12 +43,10 @@ pub(super) async fn ready(
             .present(&job.spec.id, id)
             .await
             .map_err(|error| tocs_failure(step, error))?;
-        let below = tree(machine, step, &Chain(chain.0[..end - 1].to_vec()), &tocs).await?;
         let (snapshots, flats) = (snapshots.clone(), machine.layers.flats().clone());
         let part = chain.0[..end].to_vec();
         let filled = tokio::task::spawn_blocking(move || {
-            let lower = TreeLower::new(below);
-            let fill = |dir: &std::path::Path| Ok(unpack(&toc, &flats, dir, &lower)?);
+            let fill = |dir: &std::path::Path| Ok(unpack(&toc, &flats, dir)?);
             snapshots.ensure(
                 &part,
                 &LayerContent {

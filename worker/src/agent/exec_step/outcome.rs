@@ -10,7 +10,6 @@ use buildyard_model::Chain;
 use super::StepError;
 use super::mounts::Prepared;
 use crate::agent::failure;
-use crate::agent::lower::TreeLower;
 use crate::agent::machine::Machine;
 use crate::agent::spec::JobStep;
 use crate::agent::step::Made;
@@ -84,8 +83,7 @@ impl Succeeded {
             };
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let captured = tokio::task::spawn_blocking(move || {
-                let lower = TreeLower::new(output.tree);
-                let captured = capture(&output.upper.dir(), &lower, &stubs, &flats, threads);
+                let captured = capture(&output.upper.dir(), &output.tree, &stubs, &flats, threads);
                 captured.map(|captured| (captured, output.index, output.base))
             });
             let (captured, index, base) = captured
