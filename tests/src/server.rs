@@ -45,6 +45,20 @@ impl Serve {
         serve.args(&["--join", url, "--name", name])
     }
 
+    /// Arguments that somebody else chose, e.g. a unit file; they listen on `port`, if on any, and keep their data in
+    /// the folder `data`.
+    pub fn words(words: &[String], port: Option<u16>, data: Arc<Scratch>) -> Self {
+        Self {
+            name: words.first().cloned().unwrap_or_default(),
+            before: Vec::new(),
+            words: words.to_vec(),
+            port,
+            plain: true,
+            ready: "/livez",
+            data,
+        }
+    }
+
     fn listening(role: &str, ready: &'static str) -> Self {
         let mut serve = Self::new(role, ready);
         let port = free_port();
