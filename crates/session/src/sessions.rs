@@ -34,7 +34,7 @@ impl Sessions {
     {
         let info = SessionInfo::from_metadata(metadata)?;
         let closed = CancellationToken::new();
-        let (channel, outgoing) = tunnel::channel(incoming, closed.clone());
+        let (channel, outgoing, reading) = tunnel::channel(incoming, closed.clone());
         let watch = tokio::spawn(health::watch(channel.clone(), closed.clone()));
         let session = Arc::new(Session::new(info, channel, closed.clone()));
         let entry = Entry::insert(self.0.clone(), session)?;
@@ -43,7 +43,7 @@ impl Sessions {
             messages: messages
                 .take_until(closed.clone().cancelled_owned())
                 .boxed(),
-            _watch: AbortOnDropHandle::new(watch),
+            _tasks: [reading, AbortOnDropHandle::new(watch)],
             _closed: closed.drop_guard(),
             _entry: entry,
         })
@@ -133,7 +133,7 @@ impl Drop for Entry {
 /// The coordinator's half of a session stream. Dropping it ends the session.
 pub struct Attached {
     messages: futures::stream::BoxStream<'static, BytesMessage>,
-    _watch: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
     _closed: DropGuard,
     _entry: Entry,
 }

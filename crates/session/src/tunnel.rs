@@ -2,7 +2,7 @@
 //!
 //! `Control.Session` carries a byte stream in `BytesMessage`s, both ways. This makes a tonic [`Channel`] of it, on
 //! which the coordinator is the client. Buffers are bounded: the outgoing queue holds [`QUEUE`] messages of at most
-//! [`CHUNK`] bytes, the incoming side holds the one message that is being read.
+//! [`CHUNK`] bytes, the incoming one [`INCOMING_QUEUE`] messages of the client's.
 
 use std::io;
 use std::pin::Pin;
@@ -15,10 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard, PollSender};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Messages that wait to be sent to the client.
 const QUEUE: usize = 16;
+/// Messages that wait to be read by the inner connection; each may have 2 MiB.
+const INCOMING_QUEUE: usize = 4;
 /// Most bytes of one message. BuildKit's own end writes up to 2 MiB and reads any size that gRPC lets through.
 const CHUNK: usize = 256 * 1024;
 /// Flow control windows of the inner connection: a context is one fat stream, so the stream's window is large.
@@ -28,19 +31,40 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// What the client receives.
 pub(crate) type Outgoing = mpsc::Receiver<BytesMessage>;
 
-/// A channel over `incoming` and the returned outgoing messages. `closed` is cancelled when either direction ends.
-pub(crate) fn channel<S>(incoming: S, closed: CancellationToken) -> (Channel, Outgoing)
+/// A channel over `incoming` and the returned outgoing messages, and the task that reads what the client sends.
+///
+/// `closed` is cancelled when either direction ends. The task reads from the start, not only once a call has opened
+/// the inner connection: a client that closes an unused session waits until the coordinator has seen it.
+pub(crate) fn channel<S>(
+    incoming: S,
+    closed: CancellationToken,
+) -> (Channel, Outgoing, AbortOnDropHandle<()>)
 where
     S: Stream<Item = Result<BytesMessage, tonic::Status>> + Send + 'static,
 {
     let (sender, outgoing) = mpsc::channel(QUEUE);
+    let (arrived, incoming_queue) = mpsc::channel(INCOMING_QUEUE);
+    let reading = tokio::spawn(read(incoming, arrived, closed.clone()));
     let tunnel = Tunnel {
-        incoming: incoming.boxed(),
+        incoming: incoming_queue,
         unread: Bytes::new(),
         outgoing: PollSender::new(sender),
         _closed: closed.drop_guard(),
     };
-    (over(tunnel), outgoing)
+    (over(tunnel), outgoing, AbortOnDropHandle::new(reading))
+}
+
+async fn read<S>(incoming: S, arrived: mpsc::Sender<Bytes>, closed: CancellationToken)
+where
+    S: Stream<Item = Result<BytesMessage, tonic::Status>>,
+{
+    let mut incoming = std::pin::pin!(incoming);
+    while let Some(Ok(message)) = incoming.next().await {
+        if arrived.send(message.data.into()).await.is_err() {
+            break;
+        }
+    }
+    closed.cancel();
 }
 
 /// A channel over any connection that is already there. It is used once: when the connection is gone, calls fail.
@@ -64,7 +88,7 @@ where
 }
 
 struct Tunnel {
-    incoming: futures::stream::BoxStream<'static, Result<BytesMessage, tonic::Status>>,
+    incoming: mpsc::Receiver<Bytes>,
     unread: Bytes,
     outgoing: PollSender<BytesMessage>,
     // The connection owns the tunnel: when it drops it, or the stream below ends, the session is over.
@@ -78,9 +102,8 @@ impl AsyncRead for Tunnel {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.unread.is_empty() {
-            match ready!(self.incoming.poll_next_unpin(cx)) {
-                Some(Ok(message)) => self.unread = message.data.into(),
-                Some(Err(status)) => return Poll::Ready(Err(io::Error::other(status))),
+            match ready!(self.incoming.poll_recv(cx)) {
+                Some(bytes) => self.unread = bytes,
                 None => return Poll::Ready(Ok(())),
             }
         }
