@@ -1,12 +1,12 @@
 //! The real `docker buildx`, unmodified and in its default settings, in a home of its own.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::{Context, Scratch, programs};
+use crate::{Context, Running, Scratch, programs};
 
 /// A client with one builder.
 #[derive(Debug)]
@@ -48,25 +48,23 @@ impl Buildx {
         std::fs::write(dir.join("config.json"), config.to_string()).expect("writing it");
     }
 
-    /// `buildx build` of a context.
+    /// `buildx build` of a context, to its end.
     pub fn build(&self, context: &Context, args: &[&str]) -> Outcome {
+        self.start(context, args).finish()
+    }
+
+    /// Starts `buildx build` of a context.
+    pub fn start(&self, context: &Context, args: &[&str]) -> Running {
         let path = context.arg();
         let mut words = vec!["build", "--progress", "plain"];
         words.extend(args);
         words.push(&path);
-        self.run(&words)
+        Running::start(words.join(" "), self.command(&words))
     }
 
     /// Runs it to its end.
     pub fn run(&self, args: &[&str]) -> Outcome {
-        let child = self.spawn(args);
-        let output = child.wait_with_output().expect("waiting for buildx");
-        Outcome::of(args, &output)
-    }
-
-    /// Starts it; its output is to be taken from the child.
-    pub fn spawn(&self, args: &[&str]) -> Child {
-        self.command(args).spawn().expect("starting buildx")
+        Running::start(args.join(" "), self.command(args)).finish()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -81,10 +79,7 @@ impl Buildx {
             .env("HOME", home)
             .env("DOCKER_CONFIG", self.docker_config())
             .env("BUILDX_CONFIG", home.join("buildx"))
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .current_dir(home);
         command
     }
 
@@ -108,16 +103,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(args: &[&str], output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self {
-            line: args.join(" "),
-            code: output.status.code(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
-    }
-
     /// Asserts success.
     #[track_caller]
     pub fn succeeds(self) -> Self {

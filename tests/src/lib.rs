@@ -8,25 +8,31 @@
 #![allow(clippy::expect_used, reason = "the whole crate is test code")]
 
 mod buildx;
+mod certificates;
 mod context;
 mod image;
+mod netns;
 mod port;
 mod process;
 mod programs;
 mod read;
 mod registry;
+mod running;
 mod scratch;
 mod server;
 mod wait;
 
 pub use buildx::{Buildx, Outcome};
+pub use certificates::Certificates;
 pub use context::Context;
 pub use image::push_base_image;
+pub use netns::OtherNetwork;
 pub use port::free_port;
 pub use process::Process;
 pub use programs::{buildyard, busybox, emulator, native_architecture};
 pub use read::{Image, inspect_raw};
 pub use registry::{Login, Registry};
+pub use running::Running;
 pub use scratch::Scratch;
 pub use server::{Serve, Server};
 pub use wait::wait_for;

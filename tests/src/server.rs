@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Process, Scratch, free_port, programs};
+use crate::{Certificates, Process, Scratch, free_port, programs};
 
 /// How long a server may take to be ready; a debug build on a busy machine needs some seconds.
 const START: Duration = Duration::from_secs(60);
@@ -21,6 +21,7 @@ pub struct Serve {
     name: String,
     before: Vec<String>,
     words: Vec<String>,
+    host: String,
     port: Option<u16>,
     plain: bool,
     ready: &'static str,
@@ -52,6 +53,7 @@ impl Serve {
             name: words.first().cloned().unwrap_or_default(),
             before: Vec::new(),
             words: words.to_vec(),
+            host: "127.0.0.1".to_owned(),
             port,
             plain: true,
             ready: "/livez",
@@ -73,6 +75,7 @@ impl Serve {
             name: role.to_owned(),
             before: Vec::new(),
             words: vec![role.to_owned()],
+            host: "127.0.0.1".to_owned(),
             port: None,
             plain: true,
             ready,
@@ -89,18 +92,24 @@ impl Serve {
         self
     }
 
-    /// Words before the binary, e.g. `["ip", "netns", "exec", NAME]`.
+    /// Words before the binary, e.g. [`OtherNetwork::enter`](crate::OtherNetwork::enter)'s.
     #[must_use]
-    pub fn through(mut self, words: &[&str]) -> Self {
-        self.before = words.iter().map(|word| (*word).to_owned()).collect();
+    pub fn through(mut self, words: &[String]) -> Self {
+        self.before = words.to_vec();
         self
     }
 
-    /// The port speaks TLS, so readiness is that it accepts connections.
+    /// Listens at `host` instead of loopback, with certificates: the port speaks TLS and asks for them.
     #[must_use]
-    pub fn tls(mut self) -> Self {
+    pub fn tls(mut self, host: &str, certificates: &Certificates) -> Self {
+        let address = format!("{host}:{}", self.port.expect("a worker has no endpoint"));
+        let listen = self.words.iter().position(|word| word == "--listen");
+        self.words[listen.expect("a listening server") + 1] = address;
+        self.host = host.to_owned();
         self.plain = false;
-        self
+        let file = |name: &str| certificates.file(name).display().to_string();
+        let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        self.args(&["--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca])
     }
 
     /// Starts it and waits until it is ready. Starting the same value again, after the first server has stopped, uses the
@@ -123,6 +132,7 @@ impl Serve {
         }
         Server {
             process,
+            host: self.host.clone(),
             port: self.port,
             data: self.data.clone(),
         }
@@ -132,7 +142,7 @@ impl Serve {
         if self.plain {
             get(port, self.ready) == Some(200)
         } else {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            TcpStream::connect((self.host.as_str(), port)).is_ok()
         }
     }
 }
@@ -141,6 +151,7 @@ impl Serve {
 #[derive(Debug)]
 pub struct Server {
     process: Process,
+    host: String,
     port: Option<u16>,
     data: Arc<Scratch>,
 }
@@ -152,12 +163,17 @@ impl Server {
 
     /// The address for buildx.
     pub fn endpoint(&self) -> String {
-        format!("tcp://127.0.0.1:{}", self.port())
+        format!("tcp://{}:{}", self.host, self.port())
     }
 
     /// The address for workers and for our own CLI.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port())
+        format!("http://{}:{}", self.host, self.port())
+    }
+
+    /// The address for workers and for our own CLI, where it asks for certificates.
+    pub fn https(&self) -> String {
+        format!("https://{}:{}", self.host, self.port())
     }
 
     /// Its folder.
