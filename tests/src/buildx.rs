@@ -168,12 +168,13 @@ impl Outcome {
     /// The names of the steps of Dockerfiles' stages, e.g. `[linux/amd64 stage-1 2/3] RUN true`, that were run.
     pub fn executed(&self) -> Vec<&str> {
         let cached = self.cached();
-        let numbered =
-            |name: &str| name.starts_with('[') && name.contains('/') && !name.contains("] FROM ");
+        let of_a_stage = |name: &str| {
+            name.contains('/') && !name.contains("internal] ") && !name.contains("] FROM ")
+        };
         steps(&self.stderr)
             .into_iter()
             .map(|(_, name)| name)
-            .filter(|name| numbered(name) && !cached.contains(name))
+            .filter(|name| of_a_stage(name) && !cached.contains(name))
             .collect()
     }
 }

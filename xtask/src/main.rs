@@ -5,6 +5,7 @@
 mod check;
 mod command;
 mod debian;
+mod demo;
 mod proto;
 mod setup;
 mod test;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install what is missing, then show a build for two platforms, and the same build again
+    Demo,
     /// Install the programs that the demo and the tests need
     Setup,
     /// Look at the code: formatting, clippy, generated files, dependencies
@@ -36,6 +39,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     let root = workspace();
     match Cli::parse().task {
+        Task::Demo => demo::run(&root),
         Task::Setup => setup::run(&root),
         Task::Check => check::run(&root),
         Task::Test(args) => test::run(&root, &args),

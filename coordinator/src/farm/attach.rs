@@ -137,7 +137,11 @@ async fn serve(
     let reason = loop {
         let message = tokio::select! {
             message = messages.next() => message,
-            () = farm.cancel.cancelled() => return,
+            () = farm.cancel.cancelled() => {
+                // The worker's stream of orders ends with this; a server that waits for its streams would wait for ever.
+                farm.workers.disconnect(&worker, line);
+                return;
+            }
         };
         match message {
             Some(Ok(proto::FromWorker { event: Some(event) })) => {

@@ -1,0 +1,132 @@
+//! Promise: what was built once is not built again, needs no worker, and goes out to any registry.
+
+use buildyard_tests::{Buildx, Context, Image, PLATFORMS, Registry, Serve, push_base_image};
+
+fn context(base: &str) -> Context {
+    Context::new(&[
+        ("a.txt", "a\n"),
+        (
+            "Dockerfile",
+            &format!(
+                "FROM {base}\nWORKDIR /w\nRUN head -c 16 /dev/urandom | od -An -tx1 > made\nCOPY a.txt .\nRUN cat a.txt made > both\n"
+            ),
+        ),
+    ])
+}
+
+#[test]
+fn a_cached_build_needs_no_worker() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let mut coordinator = Serve::coordinator().start();
+    let mut worker = Serve::worker(&coordinator.url(), "w1").start();
+    coordinator.wait_workers(true);
+    let context = context(&base);
+    let buildx = Buildx::new(&coordinator.endpoint());
+    let first = format!("{}/app:1", registry.host());
+    let args = ["--platform", PLATFORMS, "--push", "-t"];
+    buildx
+        .build(&context, &[&args[..], &[&first]].concat())
+        .succeeds();
+
+    worker.stop();
+    coordinator.wait_workers(false);
+    let other = Registry::start();
+    let second = format!("{}/elsewhere/app:2", other.host());
+    let outcome = buildx
+        .build(&context, &[&args[..], &[&second]].concat())
+        .succeeds();
+
+    assert_eq!(outcome.executed(), Vec::<&str>::new());
+    for architecture in ["amd64", "arm64"] {
+        let both = |name: &str| Image::pull(name, architecture).text("w/both");
+        assert_eq!(both(&first), both(&second));
+    }
+}
+
+#[test]
+fn the_same_build_pushed_again_uploads_nothing() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let farm = Serve::up().start();
+    let context = context(&base);
+    let buildx = Buildx::new(&farm.endpoint());
+    let name = format!("{}/app:1", registry.host());
+    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
+    buildx.build(&context, &args).succeeds();
+    let uploads = || {
+        registry.requests(&["\"PUT ", "/blobs/uploads/"])
+            + registry.requests(&["\"POST ", "/blobs/uploads/"])
+    };
+    let before = uploads();
+    assert!(before > 0);
+
+    buildx.build(&context, &args).succeeds();
+
+    assert_eq!(uploads(), before);
+}
+
+#[test]
+fn a_restarted_coordinator_keeps_cache_and_history() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let serve = Serve::up();
+    let mut farm = serve.start();
+    let context = context(&base);
+    let buildx = Buildx::new(&farm.endpoint());
+    let name = format!("{}/app:1", registry.host());
+    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
+    buildx.build(&context, &args).succeeds();
+    let history = farm.cli(&["builds", "--format", "json"]);
+    assert!(farm.stop().success(), "{}", farm.log());
+
+    let farm = serve.start();
+    assert_eq!(farm.cli(&["builds", "--format", "json"]), history);
+    let outcome = buildx.build(&context, &args).succeeds();
+    assert_eq!(outcome.executed(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_killed_coordinator_keeps_what_was_finished() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let serve = Serve::up();
+    let mut farm = serve.start();
+    let context = context(&base);
+    let buildx = Buildx::new(&farm.endpoint());
+    let name = format!("{}/app:1", registry.host());
+    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
+    buildx.build(&context, &args).succeeds();
+    farm.kill();
+    drop(farm);
+
+    let farm = serve.start();
+    let outcome = buildx.build(&context, &args).succeeds();
+    assert_eq!(outcome.executed(), Vec::<&str>::new(), "{}", farm.log());
+}
+
+#[test]
+fn only_content_makes_a_miss() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let farm = Serve::up().start();
+    let context = context(&base);
+    let buildx = Buildx::new(&farm.endpoint());
+    let name = format!("{}/app:1", registry.host());
+    let args = ["--push", "-t", &name];
+    buildx.build(&context, &args).succeeds();
+
+    // Written anew: the time is another one.
+    context.write("a.txt", "a\n");
+    let outcome = buildx.build(&context, &args).succeeds();
+    assert_eq!(outcome.executed(), Vec::<&str>::new());
+
+    context.write("a.txt", "b\n");
+    let outcome = buildx.build(&context, &args).succeeds();
+    assert_eq!(outcome.executed().len(), 2, "{:?}", outcome.executed());
+    assert!(
+        Image::pull(&name, buildyard_tests::native_architecture())
+            .text("w/both")
+            .starts_with("b\n")
+    );
+}
