@@ -64,9 +64,14 @@ impl Caches {
             }
             CacheSharingOpt::Shared => {
                 let lock = self.lock(&name);
-                let alone = lock.write_owned().await;
-                self.make(&name, fill).await?;
-                let shared = OwnedRwLockWriteGuard::downgrade(alone);
+                // Only the first one needs it alone, to make it.
+                let shared = if self.dir.join(&name).try_exists()? {
+                    lock.read_owned().await
+                } else {
+                    let alone = lock.write_owned().await;
+                    self.make(&name, fill).await?;
+                    alone.downgrade()
+                };
                 self.hold(&name, Held::Shared(shared), None).await
             }
         }
