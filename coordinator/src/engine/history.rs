@@ -25,11 +25,7 @@ impl Engine {
         if build.request.internal {
             return Ok(());
         }
-        let record = self.build_record(build);
-        let known = self.store.build(&build.id).await?.is_some();
-        if !known {
-            self.store.start_build(&record).await?;
-        }
+        self.record_start(build).await?;
         let steps: Vec<StepRecord> = build
             .progress
             .vertices()
@@ -51,8 +47,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes that a build has begun, once: after a crash it is known to have been interrupted.
+    pub(super) async fn record_start(&self, build: &Build) -> Result<(), StoreError> {
+        if build.request.internal || self.store.build(&build.id).await?.is_some() {
+            return Ok(());
+        }
+        match self.store.start_build(&self.build_record(build)).await {
+            // Another call of the same build was faster.
+            Err(StoreError::BuildExists(_)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// The record with which a build begins.
-    pub(super) fn build_record(&self, build: &Build) -> BuildRecord {
+    fn build_record(&self, build: &Build) -> BuildRecord {
         let attrs = &build.request.attrs;
         let text = |key: &str| attrs.get(key).cloned().unwrap_or_default();
         let platforms: Vec<Platform> = text("platform")

@@ -1,7 +1,7 @@
 //! Exporting: what was solved goes out in every way that the client asked for.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use buildyard_model::Digest;
@@ -60,6 +60,7 @@ impl Engine {
         let progress = StepProgress {
             build: build.clone(),
             step: internal_step(build, &name),
+            counters: Mutex::default(),
         };
         let sink = SessionSink::new(build.session.clone(), index);
         let work = async {
@@ -101,33 +102,43 @@ fn export_error(error: ExportError) -> BuildError {
 struct StepProgress {
     build: Arc<Build>,
     step: Digest,
+    /// How far each part is.
+    counters: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 impl StepProgress {
-    fn update(&self, part: &str, current: u64, total: u64, started: bool, completed: bool) {
+    fn show(&self, part: &str, counters: (u64, u64), completed: bool) {
         let now = SystemTime::now();
         let update = StatusUpdate {
             id: part.to_owned(),
             name: String::new(),
-            current: i64::try_from(current).unwrap_or(i64::MAX),
-            total: i64::try_from(total).unwrap_or(i64::MAX),
-            started: started.then_some(now),
+            current: i64::try_from(counters.0).unwrap_or(i64::MAX),
+            total: i64::try_from(counters.1).unwrap_or(i64::MAX),
+            started: Some(now),
             completed: completed.then_some(now),
         };
         self.build.progress.status(self.step, update, now);
+    }
+
+    fn counters(&self) -> MutexGuard<'_, HashMap<String, (u64, u64)>> {
+        self.counters
+            .lock()
+            .expect("nobody panics while holding it")
     }
 }
 
 impl ExportProgress for StepProgress {
     fn begin(&self, part: &str) {
-        self.update(part, 0, 0, true, false);
+        self.show(part, (0, 0), false);
     }
 
     fn moved(&self, part: &str, current: u64, total: u64) {
-        self.update(part, current, total, true, false);
+        self.counters().insert(part.to_owned(), (current, total));
+        self.show(part, (current, total), false);
     }
 
     fn end(&self, part: &str) {
-        self.update(part, 0, 0, true, true);
+        let counters = self.counters().remove(part).unwrap_or_default();
+        self.show(part, counters, true);
     }
 }

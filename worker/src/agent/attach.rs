@@ -78,6 +78,9 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
     stopped.cancel();
     tasks.close();
     tasks.wait().await;
+    if let Some(executor) = &machine.executor {
+        executor.close().await;
+    }
     machine.uploads.close();
     let _ = tokio::time::timeout(GRACE, machine.uploads.wait()).await;
     match refused {

@@ -12,7 +12,7 @@ use crate::emulation::{
     EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
 };
 use crate::network::{PrivateNetwork, StepNetwork};
-use crate::runner::{OciRuntime, OciRuntimeConfig, Runner};
+use crate::runner::{OciRuntime, OciRuntimeConfig};
 use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
 
 /// How to set the machine up.
@@ -26,7 +26,7 @@ pub(in crate::agent) struct ExecutorConfig {
 /// What steps are run with.
 pub(in crate::agent) struct Executor {
     pub(super) snapshots: Arc<dyn Snapshotter>,
-    pub(super) runner: Arc<dyn Runner>,
+    pub(super) runner: Arc<OciRuntime>,
     pub(super) caches: Caches,
     platforms: Platforms,
     private_network: Option<Arc<PrivateNetwork>>,
@@ -76,6 +76,11 @@ impl Executor {
             platforms,
             private_network: private_network.ok(),
         })
+    }
+
+    /// Kills what still runs and waits until nothing of it is left.
+    pub(in crate::agent) async fn close(&self) {
+        self.runner.close().await;
     }
 
     /// What this machine can run.

@@ -21,6 +21,7 @@ use super::machine::Machine;
 use super::spec::JobStep;
 use super::step::{Made, started};
 use crate::network::StepNetwork;
+use crate::runner::Runner;
 use crate::runner::{Chunk, ContainerSpec, Limits, OutputLimits, Security, StepIo, Stream};
 
 pub(super) use executor::{Executor, ExecutorConfig};
@@ -109,7 +110,7 @@ async fn execute(
     let meta = exec.meta.clone().unwrap_or_default();
     let mut prepared =
         mounts::prepare(machine, job, step, executor, exec, inputs, &platform).await?;
-    let names = prepared.names(machine, job, step).await?;
+    let names = prepared.names(machine).await?;
     let mut process = process::process(&meta, &names).map_err(|error| refuse(error.to_string()))?;
     process::add_secrets(machine, job, exec, &mut process)
         .await

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use buildyard_layer::{FileReader, Kind, NameFiles, Node, Tree, names::name_files};
+use buildyard_layer::{FileReader, Kind, NameFiles, Node, Tree, names::name_files, unpack};
 use buildyard_llb::pb;
 use buildyard_model::{Chain, Platform};
 
-use super::caches::CacheUse;
+use super::caches::{CacheUse, Fill};
 use super::executor::Executor;
 use super::inputs::{self, Ready};
 use super::{StepError, process};
@@ -40,13 +40,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// `etc/passwd` and `etc/group` of the root file system.
-    pub(super) async fn names(
-        &self,
-        machine: &Machine,
-        job: &Job,
-        step: &JobStep,
-    ) -> Result<NameFiles, StepError> {
-        let _ = (job, step);
+    pub(super) async fn names(&self, machine: &Machine) -> Result<NameFiles, StepError> {
         let (tree, flats) = (self.root_tree.clone(), machine.layers.flats().clone());
         let read = move || {
             name_files(&tree, &mut |node: &Node<'_>| {
@@ -167,18 +161,20 @@ impl Prepared {
                 } else {
                     options.id.clone()
                 };
+                let fill = match mount.input {
+                    -1 => None,
+                    input_index => {
+                        let ready =
+                            input(machine, job, step, executor, inputs, input_index).await?;
+                        Some(copy_of(machine, ready.tree))
+                    }
+                };
                 let cache = executor
                     .caches
-                    .take(&id, &platform.to_string(), options.sharing())
+                    .take(&id, &platform.to_string(), options.sharing(), fill)
                     .await
                     .context("opening a cache mount")?;
-                let below = if mount.input >= 0 {
-                    let ready = input(machine, job, step, executor, inputs, mount.input).await?;
-                    Some(snapshot(&executor.snapshots, &ready.chain, None)?)
-                } else {
-                    None
-                };
-                let mounts = cache.mounts(below.as_ref());
+                let mounts = cache.mounts();
                 self._caches.push(cache);
                 Ok(Some(ContainerSource::Snapshot { mounts, selector }))
             }
@@ -228,6 +224,12 @@ async fn input(
         .cloned()
         .unwrap_or_default();
     inputs::ready(machine, job, step, &chain, &executor.snapshots).await
+}
+
+/// Fills a new cache mount with a copy of its initial contents.
+fn copy_of(machine: &Machine, tree: Arc<Tree>) -> Fill {
+    let flats = machine.layers.flats().clone();
+    Arc::new(move |dir| Ok(unpack(&tree.to_toc(), &flats, dir)?))
 }
 
 async fn new_upper(snapshots: &Arc<dyn Snapshotter>, chain: &Chain) -> Result<UpperDir, StepError> {
