@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::fsutil::types::Stat;
 use buildyard_layer::{Entry, ExtentSource, FileReader, Follow, Kind, Toc, Tree, glob_match, path};
 use buildyard_model::Chain;
+use buildyard_session::go_mode;
 
 use super::{Engine, internal};
 use crate::backend::{Build, BuildError, ByteRange};
@@ -14,16 +15,6 @@ use crate::layers::ExportLayers;
 
 /// Most bytes of one read; messages are at most 16 MiB.
 const MOST: u64 = 15 << 20;
-
-/// Go's `os.FileMode` bits for what is not a regular file.
-const GO_DIR: u32 = 1 << 31;
-const GO_SYMLINK: u32 = 1 << 27;
-const GO_DEVICE: u32 = 1 << 26;
-const GO_FIFO: u32 = 1 << 25;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-const GO_CHAR_DEVICE: u32 = 1 << 21;
-const GO_STICKY: u32 = 1 << 20;
 
 impl Engine {
     pub(super) async fn read_path(
@@ -130,19 +121,21 @@ fn find(tree: &Tree, file: &str, follow: Follow) -> Result<(Entry, Toc), BuildEr
 fn stat(entry: &Entry, name: &[u8]) -> Stat {
     let (kind, size, link, major, minor) = match &entry.kind {
         Kind::File { size, .. } => (0, *size, Vec::new(), 0, 0),
-        Kind::Symlink { target } => (GO_SYMLINK, target.len() as u64, target.clone(), 0, 0),
-        Kind::CharDevice { major, minor } => {
-            (GO_DEVICE | GO_CHAR_DEVICE, 0, Vec::new(), *major, *minor)
-        }
-        Kind::BlockDevice { major, minor } => (GO_DEVICE, 0, Vec::new(), *major, *minor),
-        Kind::Fifo => (GO_FIFO, 0, Vec::new(), 0, 0),
-        _ => (GO_DIR, 0, Vec::new(), 0, 0),
+        Kind::Symlink { target } => (go_mode::SYMLINK, target.len() as u64, target.clone(), 0, 0),
+        Kind::CharDevice { major, minor } => (
+            go_mode::DEVICE | go_mode::CHAR_DEVICE,
+            0,
+            Vec::new(),
+            *major,
+            *minor,
+        ),
+        Kind::BlockDevice { major, minor } => (go_mode::DEVICE, 0, Vec::new(), *major, *minor),
+        Kind::Fifo => (go_mode::NAMED_PIPE, 0, Vec::new(), 0, 0),
+        _ => (go_mode::DIR, 0, Vec::new(), 0, 0),
     };
-    let bit = |unix: u32, go: u32| if entry.mode & unix == 0 { 0 } else { go };
-    let special = bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY);
     Stat {
         path: String::from_utf8_lossy(name).into_owned(),
-        mode: kind | special | (entry.mode & 0o777),
+        mode: kind | go_mode::from_unix(entry.mode),
         uid: entry.uid,
         gid: entry.gid,
         size: i64::try_from(size).unwrap_or(i64::MAX),

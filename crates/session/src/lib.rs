@@ -10,6 +10,7 @@
 
 mod auth;
 mod error;
+pub mod go_mode;
 mod health;
 mod metadata;
 mod secrets;

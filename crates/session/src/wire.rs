@@ -102,43 +102,6 @@ impl Packet {
     }
 }
 
-/// Go's `os.FileMode`: the permission bits are Unix's, everything else has its own bit at the top.
-pub(crate) mod mode {
-    pub(crate) const DIR: u32 = 1 << 31;
-    pub(crate) const SYMLINK: u32 = 1 << 27;
-    pub(crate) const DEVICE: u32 = 1 << 26;
-    pub(crate) const NAMED_PIPE: u32 = 1 << 25;
-    pub(crate) const SOCKET: u32 = 1 << 24;
-    pub(crate) const SET_UID: u32 = 1 << 23;
-    pub(crate) const SET_GID: u32 = 1 << 22;
-    pub(crate) const CHAR_DEVICE: u32 = 1 << 21;
-    pub(crate) const STICKY: u32 = 1 << 20;
-    pub(crate) const IRREGULAR: u32 = 1 << 19;
-    /// The bits that say what kind of file it is; none set: a regular file.
-    pub(crate) const TYPE: u32 =
-        DIR | SYMLINK | DEVICE | NAMED_PIPE | SOCKET | CHAR_DEVICE | IRREGULAR;
-
-    const SPECIAL: [(u32, u32); 3] = [(SET_UID, 0o4000), (SET_GID, 0o2000), (STICKY, 0o1000)];
-
-    /// Unix permission bits with set-user-id, set-group-id and sticky.
-    pub(crate) fn to_unix(go: u32) -> u32 {
-        let special = SPECIAL
-            .iter()
-            .filter(|(bit, _)| go & bit != 0)
-            .map(|(_, unix)| unix);
-        special.fold(go & 0o777, |mode, bit| mode | bit)
-    }
-
-    /// The other way; the type's bits are the caller's.
-    pub(crate) fn from_unix(unix: u32) -> u32 {
-        let special = SPECIAL
-            .iter()
-            .filter(|(_, bit)| unix & bit != 0)
-            .map(|(go, _)| go);
-        special.fold(unix & 0o777, |mode, bit| mode | bit)
-    }
-}
-
 /// Nanoseconds since the epoch as the TOC's time.
 pub(crate) fn time(nanoseconds: i64) -> Time {
     const SECOND: i64 = 1_000_000_000;
@@ -160,16 +123,6 @@ pub(crate) fn nanoseconds(time: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modes_are_gos() {
-        assert_eq!(mode::to_unix(0o644), 0o644);
-        assert_eq!(mode::to_unix(mode::DIR | mode::STICKY | 0o777), 0o1777);
-        assert_eq!(mode::to_unix(mode::SET_UID | mode::SET_GID | 0o755), 0o6755);
-        for unix in [0o7777, 0o4755, 0o600, 0] {
-            assert_eq!(mode::to_unix(mode::from_unix(unix)), unix);
-        }
-    }
 
     #[test]
     fn times_before_the_epoch_keep_positive_nanos() {

@@ -13,7 +13,8 @@ mod send;
 mod walk;
 
 pub use beneath::Root;
-pub use mode::{GO_DIR, GO_SYMLINK, from_go_mode, to_go_mode};
+pub use buildyard_session::go_mode::{DIR as GO_DIR, SYMLINK as GO_SYMLINK};
+pub use mode::{from_go_mode, to_go_mode};
 pub use walk::{Selection, SendError, walk};
 
 pub(super) use beneath::{lossy, split};

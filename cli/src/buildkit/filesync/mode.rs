@@ -1,19 +1,8 @@
 //! Go's `os.FileMode`, which fsutil sends: permission bits as everywhere, file types and special bits from the top.
 
-/// `os.ModeDir`.
-pub const GO_DIR: u32 = 1 << 31;
-/// `os.ModeSymlink`.
-pub const GO_SYMLINK: u32 = 1 << 27;
-const GO_DEVICE: u32 = 1 << 26;
-const GO_FIFO: u32 = 1 << 25;
-const GO_SOCKET: u32 = 1 << 24;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-const GO_CHAR_DEVICE: u32 = 1 << 21;
-const GO_STICKY: u32 = 1 << 20;
-const GO_IRREGULAR: u32 = 1 << 19;
-const GO_TYPE: u32 =
-    GO_DIR | GO_SYMLINK | GO_DEVICE | GO_FIFO | GO_SOCKET | GO_CHAR_DEVICE | GO_IRREGULAR;
+use buildyard_session::go_mode::{
+    CHAR_DEVICE, DEVICE, DIR, NAMED_PIPE, SOCKET, SYMLINK, TYPE, from_unix, to_unix,
+};
 
 /// What a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,49 +26,32 @@ pub(crate) enum FileKind {
 /// `st_mode` as Go's mode.
 pub fn to_go_mode(mode: u32) -> u32 {
     let kind = match mode & 0o170_000 {
-        0o040_000 => GO_DIR,
-        0o120_000 => GO_SYMLINK,
-        0o060_000 => GO_DEVICE,
-        0o020_000 => GO_DEVICE | GO_CHAR_DEVICE,
-        0o010_000 => GO_FIFO,
-        0o140_000 => GO_SOCKET,
+        0o040_000 => DIR,
+        0o120_000 => SYMLINK,
+        0o060_000 => DEVICE,
+        0o020_000 => DEVICE | CHAR_DEVICE,
+        0o010_000 => NAMED_PIPE,
+        0o140_000 => SOCKET,
         _ => 0,
     };
-    let special = [
-        (0o4000, GO_SETUID),
-        (0o2000, GO_SETGID),
-        (0o1000, GO_STICKY),
-    ];
-    special
-        .iter()
-        .filter(|(bit, _)| mode & bit != 0)
-        .fold(kind | (mode & 0o777), |go, (_, bit)| go | bit)
+    kind | from_unix(mode)
 }
 
 /// Go's mode as a kind and the twelve permission bits.
 pub fn from_go_mode(go: u32) -> (u32, u32) {
-    let special = [
-        (0o4000, GO_SETUID),
-        (0o2000, GO_SETGID),
-        (0o1000, GO_STICKY),
-    ];
-    let bits = special
-        .iter()
-        .filter(|(_, bit)| go & bit != 0)
-        .fold(go & 0o777, |mode, (bit, _)| mode | bit);
-    (go & GO_TYPE, bits)
+    (go & TYPE, to_unix(go))
 }
 
 impl FileKind {
     /// The kind in a Go mode.
     pub(crate) fn of(go: u32) -> Self {
-        match go & GO_TYPE {
+        match go & TYPE {
             0 => Self::Regular,
-            GO_DIR => Self::Directory,
-            GO_SYMLINK => Self::Symlink,
-            GO_FIFO => Self::Fifo,
-            GO_DEVICE => Self::BlockDevice,
-            kind if kind == GO_DEVICE | GO_CHAR_DEVICE => Self::CharDevice,
+            DIR => Self::Directory,
+            SYMLINK => Self::Symlink,
+            NAMED_PIPE => Self::Fifo,
+            DEVICE => Self::BlockDevice,
+            kind if kind == DEVICE | CHAR_DEVICE => Self::CharDevice,
             _ => Self::Other,
         }
     }

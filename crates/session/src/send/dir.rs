@@ -14,7 +14,8 @@ use tonic::Streaming;
 use tonic_prost::ProstCodec;
 
 use super::{DIFF_COPY, headers};
-use crate::wire::{Packet, PacketType, Stat, mode, nanoseconds};
+use crate::go_mode as mode;
+use crate::wire::{Packet, PacketType, Stat, nanoseconds};
 use crate::{Session, SessionError};
 
 /// Bytes of content in one packet, as fsutil sends.

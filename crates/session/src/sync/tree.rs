@@ -7,7 +7,8 @@ use buildyard_model::{Digest, FlatId};
 
 use super::SyncLimits;
 use super::check::{check, compare};
-use crate::wire::{Stat, mode, time};
+use crate::go_mode as mode;
+use crate::wire::{Stat, time};
 
 /// Files start on boundaries of this many bytes (DESIGN.md, invariant 2).
 const BLOCK: u64 = 512;
