@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("registry", &["model", "image"]),
     ("session", &["model", "layer"]),
     ("solver", &["model", "llb", "image", "layer", "registry"]),
-    ("proto", &[]),
+    ("proto", &["model"]),
     (
         "coordinator",
         &[
