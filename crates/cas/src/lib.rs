@@ -17,13 +17,14 @@
 //! A writer that is dropped leaves nothing behind. Two writers of one blob do not disturb each other, and whoever
 //! reads meanwhile reads one of the two, which are equal.
 //!
-//! [`lock_data_dir`] and [`free_space`] are here because both are about the directory that the blobs lie in.
+//! [`lock_data_dir`], [`free_space`] and [`SizeLimit`] are here because they are about the directory that the blobs lie in.
 //!
 //! This crate does not know what blobs mean, what refers to them or which of them may go: `store` does.
 
 mod data_dir;
 mod disk;
 mod error;
+mod limit;
 mod memory;
 mod read;
 #[cfg(any(test, feature = "suite"))]
@@ -40,9 +41,10 @@ use buildyard_model::Digest;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use data_dir::{DirGuard, DirLocked, LockError, free_space, lock_data_dir};
+pub use data_dir::{DirGuard, DirLocked, LockError, disk_size, free_space, lock_data_dir};
 pub use disk::{DiskBlobs, Durability, open_disk};
 pub use error::{CasError, Damaged, is_damaged};
+pub use limit::{BadSizeLimit, SizeLimit};
 pub use memory::MemoryBlobs;
 pub use read::{BlobReader, put, read_all};
 pub use verified::Verified;

@@ -4,6 +4,7 @@
 //! copy, of which only some ranges are here, is `ab/<id>.part` with its known ranges in `ab/<id>.ranges` (see
 //! `sparse`). Nothing here decides what is kept: that is the garbage collector's business.
 
+mod room;
 mod sparse;
 mod writer;
 
@@ -15,10 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use buildyard_model::FlatId;
 
+pub use room::Room;
 pub(crate) use writer::read_full;
 pub use writer::{Appended, FlatWriter};
 
 use crate::Ranges;
+use room::Claimed;
 
 /// How many flat files are kept open for [`ExtentSource`](crate::ExtentSource) reads.
 const OPEN_FILES: usize = 64;
@@ -30,6 +33,7 @@ const OPEN_FILES: usize = 64;
 pub struct FlatFiles {
     directory: Arc<PathBuf>,
     open: Arc<Mutex<OpenFiles>>,
+    room: Option<Arc<dyn Room>>,
 }
 
 /// The files that are kept open, most recently used last.
@@ -77,7 +81,17 @@ impl FlatFiles {
         Ok(Self {
             directory: Arc::new(directory),
             open: Arc::default(),
+            room: None,
         })
+    }
+
+    /// The same flat files, whose writers ask `room` first.
+    #[must_use]
+    pub fn within(&self, room: Arc<dyn Room>) -> Self {
+        Self {
+            room: Some(room),
+            ..self.clone()
+        }
     }
 
     /// A writer for a new flat file.
@@ -131,9 +145,13 @@ impl FlatFiles {
         if self.has(id)? {
             return Ok(());
         }
+        let claimed = Claimed::new(self.room.clone());
+        claimed.more(ranges.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
         let _shared = self.lock(false)?;
-        sparse::write(&self.sparse_path(id), ranges)?;
+        let written = sparse::write(&self.sparse_path(id), ranges);
         self.forget(id);
+        written.map_err(|error| self.naming(error))?;
+        claimed.keep(id);
         Ok(())
     }
 
@@ -144,6 +162,24 @@ impl FlatFiles {
         sparse::remove(&self.sparse_path(id))?;
         self.forget(id);
         Ok(())
+    }
+
+    /// How much room the flat file takes; `None` where nothing of it is here.
+    pub fn usage(&self, id: FlatId) -> io::Result<Option<FlatUsage>> {
+        match usage(&self.path(id))? {
+            Some(whole) => Ok(Some(whole)),
+            None => usage(&self.sparse_path(id)),
+        }
+    }
+
+    /// How much room unfinished writers take, in bytes.
+    pub fn unfinished(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let mut bytes = 0;
+        for file in fs::read_dir(self.directory.join("tmp"))? {
+            bytes += absent_as_none(file?.metadata())?.map_or(0, |file| file.blocks() * 512);
+        }
+        Ok(bytes)
     }
 
     /// Every flat file that is here, in no order.
@@ -216,6 +252,10 @@ impl FlatFiles {
             file.lock_shared()?
         }
         Ok(file)
+    }
+
+    fn naming(&self, error: io::Error) -> io::Error {
+        room::naming(&self.directory, error)
     }
 
     fn temporary(&self) -> io::Result<tempfile::NamedTempFile> {

@@ -51,7 +51,7 @@ pub use diff::diff;
 pub use draft::Draft;
 pub use encode::{BLOCK, ENCODER_VERSION, EncodeError, Encoded, Encoding, encode};
 pub use extent_source::{ExtentSource, FileReader, read_names};
-pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, random_flat_id};
+pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, Room, random_flat_id};
 pub use glob::{BadPattern, glob_match, has_wildcards};
 pub use ingest::{IngestError, Ingested, is_archive, read_archive, read_tar};
 pub use limits::Limits;

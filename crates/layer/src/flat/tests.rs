@@ -140,3 +140,69 @@ fn the_whole_file_takes_the_place_of_a_sparse_one() {
     assert_eq!(flats.list().unwrap(), []);
     assert!(flats.read_at(id(7), 0, &mut [0; 6]).is_err());
 }
+
+/// Takes `limit` bytes, no more, and notes what it is told.
+#[derive(Debug)]
+struct Small {
+    limit: u64,
+    taken: std::sync::Mutex<(u64, Vec<FlatId>)>,
+}
+
+impl Room for Small {
+    fn claim(&self, bytes: u64) -> io::Result<()> {
+        let mut taken = self.taken.lock().unwrap();
+        if taken.0 + bytes > self.limit {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        taken.0 += bytes;
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.lock().unwrap().0 -= bytes;
+    }
+
+    fn kept(&self, flat: FlatId) {
+        self.taken.lock().unwrap().1.push(flat);
+    }
+}
+
+#[test]
+fn writers_ask_for_room_before_they_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let room = Arc::new(Small {
+        limit: 10,
+        taken: Default::default(),
+    });
+    let flats = FlatFiles::new(directory.path())
+        .unwrap()
+        .within(room.clone());
+    let (kept, thrown_away) = (FlatId::from_bytes([1; 32]), FlatId::from_bytes([2; 32]));
+    let writer = flats.writer().unwrap();
+    writer.append_file(&mut &b"12345"[..]).unwrap();
+    writer.commit(kept).unwrap();
+    let writer = flats.writer().unwrap();
+    writer.append_file(&mut &b"123"[..]).unwrap();
+    let error = writer.append_file(&mut &b"456"[..]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    drop(writer);
+    flats.write_range(thrown_away, 0, b"12345").unwrap();
+    flats.write_range(thrown_away, 5, b"6").unwrap_err();
+    assert_eq!(
+        *room.taken.lock().unwrap(),
+        (10, vec![kept, thrown_away]),
+        "what was thrown away is given back"
+    );
+    assert!(
+        flats
+            .usage(kept)
+            .unwrap()
+            .is_some_and(|usage| !usage.sparse)
+    );
+    assert!(
+        flats
+            .usage(thrown_away)
+            .unwrap()
+            .is_some_and(|usage| usage.sparse)
+    );
+}

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest as _, Sha256};
 
 use super::FlatFiles;
+use super::room::Claimed;
 use crate::Extent;
 
 /// Files start on multiples of this, and are padded with zeros to the next one.
@@ -28,6 +29,7 @@ pub struct FlatWriter {
     end: AtomicU64,
     /// Buffers that no thread uses at the moment: one for each that ever appended at the same time.
     buffers: Mutex<Vec<Vec<u8>>>,
+    claimed: Claimed,
 }
 
 /// A file that was appended to a flat file.
@@ -44,7 +46,9 @@ pub struct Appended {
 impl FlatWriter {
     pub(super) fn new(files: FlatFiles) -> io::Result<Self> {
         let temporary = files.temporary()?;
+        let claimed = Claimed::new(files.room.clone());
         Ok(Self {
+            claimed,
             files,
             temporary,
             end: AtomicU64::new(0),
@@ -84,14 +88,14 @@ impl FlatWriter {
     /// Appends `bytes` as they are, without padding, and returns where they begin.
     pub(crate) fn append_raw(&self, bytes: &[u8]) -> io::Result<u64> {
         let offset = self.end.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.temporary.as_file().write_all_at(bytes, offset)?;
+        self.put(bytes, offset)?;
         Ok(offset)
     }
 
     /// Writes `bytes` at `offset`, for writers that place files themselves: each on a 512-byte boundary, the padding left
     /// out. What is never written reads as zeros.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.temporary.as_file().write_all_at(bytes, offset)?;
+        self.put(bytes, offset)?;
         self.end
             .fetch_max(offset + bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -119,7 +123,8 @@ impl FlatWriter {
     pub fn commit(self, id: FlatId) -> io::Result<u64> {
         let length = self.len();
         self.temporary.as_file().set_len(length)?;
-        self.temporary.as_file().sync_data()?;
+        let synced = self.temporary.as_file().sync_data();
+        synced.map_err(|error| self.files.naming(error))?;
         let path = self.files.path(id);
         if let Some(shard) = path.parent() {
             fs::create_dir_all(shard)?;
@@ -131,7 +136,10 @@ impl FlatWriter {
             &path,
             RenameFlags::NOREPLACE,
         ) {
-            Ok(()) => drop(self.temporary.into_temp_path().keep()),
+            Ok(()) => {
+                drop(self.temporary.into_temp_path().keep());
+                self.claimed.keep(id);
+            }
             Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
@@ -139,6 +147,12 @@ impl FlatWriter {
         super::sparse::remove(&self.files.sparse_path(id))?;
         self.files.forget(id);
         Ok(length)
+    }
+
+    fn put(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.claimed.more(bytes.len() as u64)?;
+        let written = self.temporary.as_file().write_all_at(bytes, offset);
+        written.map_err(|error| self.files.naming(error))
     }
 
     /// Writes one chunk, whose first byte is byte `at` of its file, and adds its extents.
@@ -150,9 +164,7 @@ impl FlatWriter {
             if length > 0 {
                 let padded = (length as u64).next_multiple_of(ALIGNMENT);
                 let offset = self.end.fetch_add(padded, Ordering::Relaxed);
-                self.temporary
-                    .as_file()
-                    .write_all_at(&chunk[rest..rest + length], offset)?;
+                self.put(&chunk[rest..rest + length], offset)?;
                 push_extent(extents, offset, length as u64, at + rest as u64);
                 rest += length;
             }
