@@ -8,11 +8,13 @@
 #![allow(clippy::expect_used, reason = "the whole crate is test code")]
 
 mod buildx;
+pub mod compare;
 mod context;
 mod image;
 mod port;
 mod process;
 mod programs;
+mod projects;
 mod read;
 mod registry;
 mod scratch;
@@ -25,6 +27,7 @@ pub use image::push_base_image;
 pub use port::free_port;
 pub use process::Process;
 pub use programs::{buildyard, busybox, emulator, native_architecture};
+pub use projects::{Checkout, Project};
 pub use read::{Image, inspect_raw};
 pub use registry::{Login, Registry};
 pub use scratch::Scratch;
