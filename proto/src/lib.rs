@@ -2,6 +2,10 @@
 //!
 //! `buildyard/v1/farm.proto` is the source; `generated/` is made from it by `cargo xtask proto` and checked to be up to date.
 
+mod result;
+
+pub use result::{decode_result, encode_result};
+
 /// Messages and services of `buildyard.v1`.
 #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
 pub mod v1 {

@@ -91,7 +91,10 @@ impl Address {
                 remove_dead_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
                 Ok((
-                    Listener::Unix(listener, UnixSocketFile(path.clone())),
+                    Listener::Unix {
+                        listener,
+                        _file: UnixSocketFile(path.clone()),
+                    },
                     self.clone(),
                 ))
             }

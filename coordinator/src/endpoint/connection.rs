@@ -75,7 +75,7 @@ enum Accepted {
 async fn accept_one(listener: &Listener) -> std::io::Result<Accepted> {
     match listener {
         Listener::Tcp(listener) => Ok(Accepted::Tcp(listener.accept().await?.0)),
-        Listener::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        Listener::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
     }
 }
 

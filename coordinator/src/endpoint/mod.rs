@@ -48,7 +48,11 @@ pub enum EndpointError {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, address::UnixSocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Removes the socket's file in the end.
+        _file: address::UnixSocketFile,
+    },
 }
 
 /// Open sockets on which nothing is served yet.

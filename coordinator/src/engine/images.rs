@@ -105,7 +105,7 @@ impl Engine {
             }
             None => Vec::new(),
         };
-        let named = named.into_iter().map(|named| {
+        let mut named = named.into_iter().map(|named| {
             let parts = named.platform;
             (
                 named.id,
@@ -129,7 +129,7 @@ impl Engine {
             }
             single => {
                 let (id, platform) = named
-                    .last()
+                    .next_back()
                     .unwrap_or_else(|| (String::new(), self.build_platform.clone()));
                 let reference = match single {
                     Refs::Single(reference) => Some(reference),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use buildyard_llb::cut::{Part, cut};
 use buildyard_model::{Chain, JobId, StepDigest};
+use buildyard_proto::encode_result;
 use buildyard_proto::v1::{self as proto, failure};
 use futures::stream::{SelectAll, StreamExt};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -14,7 +15,7 @@ use super::evaluate::Evaluation;
 use super::host::BuildHost;
 use super::internal;
 use crate::backend::BuildError;
-use crate::farm::{JobEvent, JobRequest, result_to};
+use crate::farm::{JobEvent, JobRequest};
 
 type Events = SelectAll<futures::stream::BoxStream<'static, (JobId, JobEvent)>>;
 
@@ -125,7 +126,7 @@ impl Evaluation<'_> {
     fn known_result(&self, number: usize) -> proto::KnownResult {
         proto::KnownResult {
             step: self.graph.step(number).digest.to_string(),
-            result: Some(result_to(&self.known[&number])),
+            result: Some(encode_result(&self.known[&number])),
         }
     }
 

@@ -19,17 +19,10 @@ impl Evaluation<'_> {
         let step = self.graph.step(number);
         let error = match error {
             KeyError::Select(error) => {
-                let about = inputs
-                    .last()
-                    .map(|chain| chain.id().hex())
-                    .unwrap_or_default();
                 let hint = missing_path(&error)
                     .and_then(|path| self.excluded(&path))
                     .unwrap_or_default();
-                BuildError::failed(format!(
-                    "failed to calculate checksum of ref {}: {error}{hint}",
-                    &about[..about.len().min(25)]
-                ))
+                BuildError::failed(KeyError::missing_text(&error, inputs) + &hint)
             }
             KeyError::Tocs(error) => BuildError::new(Code::Internal, super::chain(&error)),
         };

@@ -36,28 +36,6 @@ pub(super) fn held_to(held: &HeldClaim) -> proto::HeldClaim {
     }
 }
 
-/// Chains as their message.
-pub fn result_to(chains: &[Chain]) -> proto::StepResult {
-    let chain = |chain: &Chain| proto::Chain {
-        layers: chain.0.iter().map(ToString::to_string).collect(),
-    };
-    proto::StepResult {
-        outputs: chains.iter().map(chain).collect(),
-    }
-}
-
-pub(super) fn result_from(result: &proto::StepResult) -> Result<Vec<Chain>, Status> {
-    let chain = |chain: &proto::Chain| {
-        let layers = chain
-            .layers
-            .iter()
-            .map(|layer| layer.parse())
-            .collect::<Result<_, _>>();
-        layers.map(Chain).map_err(malformed("layer id"))
-    };
-    result.outputs.iter().map(chain).collect()
-}
-
 /// The chains of a recorded result; an output that the step does not have is never asked for.
 pub fn chains_of(result: &buildyard_store::StepResult) -> Vec<Chain> {
     result

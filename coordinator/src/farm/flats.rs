@@ -86,7 +86,7 @@ pub(super) async fn read(
         .parse()
         .map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let layer: LayerId = request.layer.parse().map_err(malformed("layer id"))?;
-    if request.ranges.len() % 2 != 0 {
+    if !request.ranges.len().is_multiple_of(2) {
         return Err(Status::invalid_argument(
             "ranges are pairs of offset and length",
         ));

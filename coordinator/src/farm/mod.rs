@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::layers::LayerStore;
 
-pub use convert::{chains_of, result_to};
+pub use convert::chains_of;
 pub use host::JobHost;
 pub use job::{JobEvent, JobRequest};
 pub use service::{FarmService, MAX_MESSAGE_BYTES};

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use buildyard_model::{Chain, JobId, LayerId, StepDigest, WorkerId};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, failure, step_event};
+use buildyard_proto::{decode_result, encode_result};
 use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult};
 use tonic::Status;
 
 use super::attach::internal;
 use super::claims::RunEnd;
-use super::convert::{chains_of, held_from, held_to, malformed, result_from, result_to};
+use super::convert::{chains_of, held_from, held_to, malformed};
 use super::job::Job;
 use super::workers::Offer;
 use super::{Farm, JobEvent, now};
@@ -97,7 +98,7 @@ pub(super) async fn claim(
                         step,
                         chains: chains.clone(),
                     });
-                    return Ok(claim_reply::Answer::Result(result_to(&chains)));
+                    return Ok(claim_reply::Answer::Result(encode_result(&chains)));
                 }
                 farm.store
                     .forget(claim.key, &claim.scope)
@@ -183,7 +184,8 @@ async fn succeeded(
     held: &buildyard_store::HeldClaim,
     completed: proto::CompletedStep,
 ) -> Result<proto::CompleteReply, Status> {
-    let chains = result_from(&completed.result.unwrap_or_default())?;
+    let chains =
+        decode_result(&completed.result.unwrap_or_default()).map_err(malformed("layer id"))?;
     let run = farm.claims.get(&held.claim).filter(|run| run.held == *held);
     let owner = run.as_ref().map(|run| run.owner.clone());
     let job = owner.as_ref().and_then(|(job, _)| farm.job(job));

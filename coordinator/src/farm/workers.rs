@@ -192,14 +192,6 @@ impl Workers {
             .collect()
     }
 
-    /// What a worker offers, connected or in its grace time.
-    pub(super) fn offer(&self, worker: &WorkerId) -> Option<Offer> {
-        self.lock()
-            .entries
-            .get(worker)
-            .map(|entry| entry.offer.clone())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().expect("nobody panics while holding it")
     }

@@ -1,19 +1,15 @@
-//! Flat files on the wire: pieces of a few hundred kilobytes, each one zstd frame.
+//! Flat files on the wire, on the coordinator's side.
 
 use std::io;
 use std::ops::Range;
 
-use buildyard_layer::{ExtentSource, ranges_of};
+use buildyard_layer::{open_piece, pieces, ranges_of, read_piece};
 use buildyard_model::{FlatId, LayerId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{LayerStore, LayersError};
 
-/// Uncompressed size of a piece.
-const PIECE: u64 = 512 << 10;
-/// zstd's level on the wire: fast enough for a local network.
-const LEVEL: i32 = 1;
 /// Pieces read ahead of a slow receiver.
 const AHEAD: usize = 4;
 
@@ -24,19 +20,14 @@ impl LayerStore {
         flat: FlatId,
         ranges: Vec<Range<u64>>,
     ) -> ReceiverStream<io::Result<(u64, Vec<u8>)>> {
-        let (pieces, receiver) = mpsc::channel(AHEAD);
+        let (sender, receiver) = mpsc::channel(AHEAD);
         let flats = self.flats.clone();
         tokio::task::spawn_blocking(move || {
-            for range in ranges {
-                let mut at = range.start;
-                while at < range.end {
-                    let length = PIECE.min(range.end - at);
-                    let piece = read_piece(&flats, flat, at, length);
-                    let failed = piece.is_err();
-                    if pieces.blocking_send(piece.map(|data| (at, data))).is_err() || failed {
-                        return;
-                    }
-                    at += length;
+            for (offset, length) in pieces(ranges) {
+                let piece = read_piece(&flats, flat, offset, length).map(|data| (offset, data));
+                let failed = piece.is_err();
+                if sender.blocking_send(piece).is_err() || failed {
+                    return;
                 }
             }
         });
@@ -54,10 +45,9 @@ impl LayerStore {
         let toc = self.toc(layer).await?.ok_or(LayersError::Unknown(layer))?;
         let flats = self.flats.clone();
         tokio::task::spawn_blocking(move || {
-            let bytes = zstd::bulk::decompress(data.as_ref(), PIECE as usize)?;
+            let bytes = open_piece(data.as_ref())?;
             let end = offset.saturating_add(bytes.len() as u64);
-            let named = ranges_of(&toc);
-            let inside = named.iter().any(|(named, ranges)| {
+            let inside = ranges_of(&toc).iter().any(|(named, ranges)| {
                 *named == flat
                     && ranges
                         .iter()
@@ -71,15 +61,4 @@ impl LayerStore {
         .await
         .expect("writing does not panic")
     }
-}
-
-fn read_piece(
-    flats: &impl ExtentSource,
-    flat: FlatId,
-    offset: u64,
-    length: u64,
-) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).expect("a piece is small")];
-    flats.read_at(flat, offset, &mut bytes)?;
-    zstd::bulk::compress(&bytes, LEVEL)
 }

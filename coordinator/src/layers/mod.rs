@@ -8,11 +8,10 @@ mod record;
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use buildyard_cas::{BlobStore, CasError};
-use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, Toc, TocError, ranges_of};
+use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, NamedRanges, Toc, TocError};
 use buildyard_model::{Chain, FlatId, LayerId};
 use buildyard_solver::pull::PullError;
 use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
@@ -176,16 +175,9 @@ impl LayerStore {
         Ok(true)
     }
 
-    /// The ranges of `id`'s flat files that are not on this machine.
-    pub fn missing(&self, toc: &Toc) -> Result<Vec<(FlatId, Vec<Range<u64>>)>, LayersError> {
-        let mut missing = Vec::new();
-        for (flat, ranges) in ranges_of(toc) {
-            let absent = self.flats.missing(flat, &ranges)?;
-            if !absent.is_empty() {
-                missing.push((flat, absent));
-            }
-        }
-        Ok(missing)
+    /// The ranges that a table of contents names and that are not on this machine.
+    pub fn missing(&self, toc: &Toc) -> Result<NamedRanges, LayersError> {
+        Ok(self.flats.missing_of(toc)?)
     }
 
     /// Drops what is kept in memory only.

@@ -6,8 +6,11 @@ use buildyard_model::FlatId;
 
 use crate::{Kind, Toc};
 
+/// Ranges by flat file.
+pub type NamedRanges = Vec<(FlatId, Vec<Range<u64>>)>;
+
 /// Which ranges of which flat files a TOC names, in the order of its table of flat files; adjacent ones joined.
-pub fn ranges_of(toc: &Toc) -> Vec<(FlatId, Vec<Range<u64>>)> {
+pub fn ranges_of(toc: &Toc) -> NamedRanges {
     let mut ranges: Vec<Vec<Range<u64>>> = vec![Vec::new(); toc.flats.len()];
     for entry in &toc.entries {
         if let Kind::File { extents, .. } = &entry.kind {

@@ -19,6 +19,20 @@ pub enum KeyError {
     Tocs(#[from] TocsError),
 }
 
+impl KeyError {
+    /// BuildKit's text for a step that asks for something its inputs do not have; what clients show and match on.
+    pub fn missing_text(error: &SelectError, inputs: &[Chain]) -> String {
+        let about = inputs
+            .last()
+            .map(|chain| chain.id().hex())
+            .unwrap_or_default();
+        format!(
+            "failed to calculate checksum of ref {}: {error}",
+            &about[..about.len().min(25)]
+        )
+    }
+}
+
 /// The key of a step with these inputs, in the order of the operation's inputs. `None` where a table of contents that the
 /// key needs was never made.
 ///
@@ -65,14 +79,7 @@ async fn view_id(
         View::Chain => unreachable!("answered above"),
         View::Beneath(path) => content_id(&tree, &Selection::Beneath(path)),
         View::Copy(copy) => content_id(&tree, &Selection::Copy(copy_source(&copy))),
-        View::Names => {
-            let names = tree.names();
-            let mut hasher = DigestHasher::new("names");
-            hasher
-                .field(names.passwd.unwrap_or_default())
-                .field(names.group.unwrap_or_default());
-            Ok(hasher.finish())
-        }
+        View::Names => content_id(&tree, &Selection::Names),
     })
     .await
     .expect("hashing does not panic")?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use buildyard_layer::FlatFiles;
+use buildyard_proto::decode_result;
 use buildyard_proto::v1::{self as proto, from_worker, to_worker};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +20,7 @@ use super::layers::Layers;
 use super::link;
 use super::machine::Machine;
 use super::running::Running;
-use super::spec::{JobSpec, decode_result};
+use super::spec::JobSpec;
 
 /// How long running steps may take to end when the worker is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -282,7 +283,7 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
                 .expect("nobody panics while holding it")
                 .get(&order.job)
                 .cloned();
-            let chains = decode_result(order.result.unwrap_or_default());
+            let chains = decode_result(&order.result.unwrap_or_default());
             if let (Some(job), Ok(step), Ok(chains)) = (job, order.step.parse(), chains) {
                 job.board.set(step, chains);
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use buildyard_image::Descriptor;
-use buildyard_layer::{FlatFiles, Toc, ranges_of};
+use buildyard_layer::{FlatFiles, NamedRanges, Toc, open_piece};
 use buildyard_model::{FlatId, LayerId};
 use buildyard_proto::v1 as proto;
 use buildyard_registry::{Reference, Registry, RegistryConfig};
@@ -21,8 +21,6 @@ use super::registry_auth::JobAuth;
 const KEPT: usize = 512;
 /// Bytes that are written at once; each write waits for the disk.
 const BATCH: usize = 16 << 20;
-/// Largest piece that the coordinator sends.
-const PIECE: usize = 1 << 20;
 
 /// The layers on this machine.
 pub(super) struct Layers {
@@ -117,18 +115,10 @@ impl Layers {
         Ok(toc)
     }
 
-    fn missing(&self, id: LayerId, toc: &Toc) -> Result<Vec<(FlatId, Vec<Range<u64>>)>, TocsError> {
-        let mut missing = Vec::new();
-        for (flat, ranges) in ranges_of(toc) {
-            let absent = self
-                .flats
-                .missing(flat, &ranges)
-                .map_err(|error| failed(id, error))?;
-            if !absent.is_empty() {
-                missing.push((flat, absent));
-            }
-        }
-        Ok(missing)
+    fn missing(&self, id: LayerId, toc: &Toc) -> Result<NamedRanges, TocsError> {
+        self.flats
+            .missing_of(toc)
+            .map_err(|error| failed(id, error))
     }
 
     async fn look_up(&self, id: LayerId) -> Result<proto::LayerInfo, TocsError> {
@@ -226,8 +216,7 @@ impl Layers {
         let mut batch: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut bytes = 0;
         while let Some(chunk) = stream.message().await.map_err(broken)? {
-            let data =
-                zstd::bulk::decompress(&chunk.data, PIECE).map_err(|error| failed(id, error))?;
+            let data = open_piece(&chunk.data).map_err(|error| failed(id, error))?;
             bytes += data.len();
             batch.push((chunk.offset, data));
             if bytes >= BATCH {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use buildyard_llb::{Step, StepName, pb};
 use buildyard_model::{Chain, Digest, StepDigest};
-use buildyard_proto::v1 as proto;
+use buildyard_proto::{decode_result, v1 as proto};
 use prost::Message;
 
 /// A job.
@@ -49,7 +49,7 @@ impl JobSpec {
             .map(|known| {
                 Ok((
                     known.step.parse()?,
-                    decode_result(known.result.unwrap_or_default())?,
+                    decode_result(&known.result.unwrap_or_default())?,
                 ))
             })
             .collect::<Result<_, SpecError>>()?;
@@ -93,27 +93,4 @@ fn decode_step(step: proto::JobStep) -> Result<JobStep, SpecError> {
             ignore_cache: step.ignore_cache,
         },
     })
-}
-
-/// Chains from their message.
-pub(crate) fn decode_result(result: proto::StepResult) -> Result<Vec<Chain>, SpecError> {
-    let chain = |chain: proto::Chain| {
-        let layers = chain
-            .layers
-            .iter()
-            .map(|layer| layer.parse())
-            .collect::<Result<_, _>>()?;
-        Ok(Chain(layers))
-    };
-    result.outputs.into_iter().map(chain).collect()
-}
-
-/// Chains as their message.
-pub(crate) fn encode_result(chains: &[Chain]) -> proto::StepResult {
-    let chain = |chain: &Chain| proto::Chain {
-        layers: chain.0.iter().map(ToString::to_string).collect(),
-    };
-    proto::StepResult {
-        outputs: chains.iter().map(chain).collect(),
-    }
 }

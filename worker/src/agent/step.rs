@@ -7,6 +7,7 @@ use buildyard_layer::Toc;
 use buildyard_llb::pb::op::Op;
 use buildyard_model::{Chain, LayerId, StepKey};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
+use buildyard_proto::{decode_result, encode_result};
 use buildyard_solver::{KeyError, TocsError};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use super::failure::{self, Failure};
 use super::job::Job;
 use super::layers::JobTocs;
 use super::machine::Machine;
-use super::spec::{JobStep, decode_result, encode_result};
+use super::spec::JobStep;
 use super::{exec_step, file_step, upload};
 
 /// What a step made.
@@ -52,7 +53,7 @@ pub(super) async fn evaluate(
     let reply = reply.await.map_err(|status| claim_refused(step, &status))?;
     let chains = match reply.answer {
         Some(claim_reply::Answer::Result(result)) => {
-            let chains = decode_result(result)
+            let chains = decode_result(&result)
                 .map_err(|e| failure::of_worker(step.step.digest, &e.into()))?;
             ended(&machine, &job, step, true, "").await;
             chains
@@ -101,14 +102,7 @@ async fn key(
             &anyhow::anyhow!("an input's table of contents could not be made"),
         )),
         Err(KeyError::Select(error)) => {
-            let about = inputs
-                .last()
-                .map(|chain| chain.id().hex())
-                .unwrap_or_default();
-            let message = format!(
-                "failed to calculate checksum of ref {}: {error}",
-                &about[..about.len().min(25)]
-            );
+            let message = KeyError::missing_text(&error, inputs);
             Err(failure::of_step(digest, message, 0))
         }
         Err(KeyError::Tocs(error)) => Err(tocs_failure(step, error)),

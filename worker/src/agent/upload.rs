@@ -1,10 +1,9 @@
 //! Publishing finished layers, in the background: no build waits for it, and the step counts as finished for the farm once
 //! it is done.
 
-use std::io;
 use std::sync::Arc;
 
-use buildyard_layer::{ExtentSource, FlatFiles, Toc, ranges_of};
+use buildyard_layer::{FlatFiles, Toc, pieces, ranges_of, read_piece};
 use buildyard_model::{FlatId, LayerId};
 use buildyard_proto::v1 as proto;
 use tokio::sync::mpsc;
@@ -12,9 +11,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::machine::Machine;
 
-/// Uncompressed size of a piece; the coordinator takes no larger ones.
-const PIECE: u64 = 512 << 10;
-const LEVEL: i32 = 1;
 /// How often an upload is tried.
 const TRIES: usize = 5;
 
@@ -50,7 +46,7 @@ async fn publish_flat(
 ) -> Result<(), tonic::Status> {
     let mut last = None;
     for _ in 0..TRIES {
-        let pieces = pieces(machine.layers.flats().clone(), flat, ranges.clone());
+        let pieces = messages(machine.layers.flats().clone(), flat, ranges.clone());
         let (claim, flat, layer) = (claim.clone(), flat.to_string(), layer.to_string());
         let head = proto::WriteFlatRequest {
             flat,
@@ -69,40 +65,29 @@ async fn publish_flat(
     Err(last.unwrap_or_else(|| tonic::Status::unavailable("the coordinator is out of reach")))
 }
 
-fn pieces(
+fn messages(
     flats: FlatFiles,
     flat: FlatId,
     ranges: Vec<std::ops::Range<u64>>,
 ) -> ReceiverStream<proto::WriteFlatRequest> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
-        for range in ranges {
-            let mut at = range.start;
-            while at < range.end {
-                let length = PIECE.min(range.end - at);
-                let Ok(data) = read_piece(&flats, flat, at, length) else {
-                    return;
-                };
-                let chunk = Some(proto::FlatChunk {
-                    offset: at,
-                    data: data.into(),
-                });
-                let message = proto::WriteFlatRequest {
-                    chunk,
-                    ..proto::WriteFlatRequest::default()
-                };
-                if sender.blocking_send(message).is_err() {
-                    return;
-                }
-                at += length;
+        for (offset, length) in pieces(ranges) {
+            let Ok(data) = read_piece(&flats, flat, offset, length) else {
+                return;
+            };
+            let chunk = Some(proto::FlatChunk {
+                offset,
+                data: data.into(),
+            });
+            let message = proto::WriteFlatRequest {
+                chunk,
+                ..proto::WriteFlatRequest::default()
+            };
+            if sender.blocking_send(message).is_err() {
+                return;
             }
         }
     });
     ReceiverStream::new(receiver)
-}
-
-fn read_piece(flats: &FlatFiles, flat: FlatId, offset: u64, length: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).expect("a piece is small")];
-    flats.read_at(flat, offset, &mut bytes)?;
-    zstd::bulk::compress(&bytes, LEVEL)
 }
