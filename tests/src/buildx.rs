@@ -6,12 +6,14 @@ use std::process::Command;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::{Context, Running, Scratch, programs};
+use crate::{Checkout, Context, Running, Scratch, programs};
 
 /// A client with one builder.
 #[derive(Debug)]
 pub struct Buildx {
     home: Scratch,
+    /// The Docker engine whose builder is used; none: the builder `farm`.
+    docker: Option<String>,
 }
 
 impl Buildx {
@@ -24,6 +26,7 @@ impl Buildx {
     pub fn with_options(endpoint: &str, options: &[&str]) -> Self {
         let buildx = Self {
             home: Scratch::new(),
+            docker: None,
         };
         let mut args = vec!["create", "--driver", "remote", "--name", "farm", "--use"];
         for option in options {
@@ -32,6 +35,25 @@ impl Buildx {
         args.push(endpoint);
         buildx.run(&args).succeeds();
         buildx
+    }
+
+    /// Uses the builder inside of a Docker engine, e.g. of [`crate::compare::Reference`].
+    pub fn of_docker(endpoint: &str) -> Self {
+        Self {
+            home: Scratch::new(),
+            docker: Some(endpoint.to_owned()),
+        }
+    }
+
+    /// Builds one of the projects, in its folder.
+    pub fn build_project(&self, base: &str, project: &Checkout, args: &[&str]) -> Outcome {
+        let rest = project.args(base);
+        let mut words = vec!["build", "--progress", "plain"];
+        words.extend(args);
+        words.extend(rest.iter().map(String::as_str));
+        let mut command = self.command(&words);
+        command.current_dir(project.path());
+        Running::start(words.join(" "), command).finish()
     }
 
     /// The folder that it takes for `$HOME/.docker`.
@@ -80,6 +102,9 @@ impl Buildx {
             .env("DOCKER_CONFIG", self.docker_config())
             .env("BUILDX_CONFIG", home.join("buildx"))
             .current_dir(home);
+        if let Some(docker) = &self.docker {
+            command.env("DOCKER_HOST", docker);
+        }
         command
     }
 

@@ -9,12 +9,14 @@
 
 mod buildx;
 mod certificates;
+pub mod compare;
 mod context;
 mod image;
 mod netns;
 mod port;
 mod process;
 mod programs;
+mod projects;
 mod read;
 mod registry;
 mod running;
@@ -30,6 +32,7 @@ pub use netns::OtherNetwork;
 pub use port::free_port;
 pub use process::Process;
 pub use programs::{buildyard, busybox, emulator, native_architecture};
+pub use projects::{Checkout, Project};
 pub use read::{Image, inspect_raw};
 pub use registry::{Login, Registry};
 pub use running::Running;

@@ -47,6 +47,11 @@ pub(crate) fn buildx() -> PathBuf {
     )
 }
 
+/// The Docker engine that ours is compared with.
+pub(crate) fn dockerd() -> PathBuf {
+    peer("BUILDYARD_TEST_DOCKERD", "usr/sbin/dockerd")
+}
+
 /// Debian's registry: installed, or unpacked.
 pub(crate) fn docker_registry() -> PathBuf {
     let installed = Path::new("/usr/bin/docker-registry");
