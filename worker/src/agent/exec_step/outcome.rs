@@ -29,8 +29,7 @@ pub(super) fn judge(
     let digest = step.step.digest;
     let ran = match ran {
         Ok(ran) => ran,
-        // What the runtime says when it cannot start the command is mostly about the image.
-        Err(RunnerError::Start(text)) => {
+        Err(RunnerError::Start(text)) if concerns_command(&text) => {
             let message = format!(
                 "process {:?} did not complete successfully: {text}",
                 meta.args.join(" ")
@@ -57,6 +56,14 @@ pub(super) fn judge(
         )),
         Exit::Cancelled => Err(failure::cancelled(digest).into()),
     }
+}
+
+/// Whether the runtime could not start the container because of the command: a program or directory that the image lacks,
+/// or that is no program. Everything else lies in this machine.
+fn concerns_command(text: &str) -> bool {
+    ["exec: \"", "exec /", "chdir to cwd"]
+        .iter()
+        .any(|said| text.contains(said))
 }
 
 impl Succeeded {
@@ -99,5 +106,24 @@ impl Succeeded {
             made.layers.push((id, toc));
         }
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_and_the_machine_are_told_apart() {
+        let check =
+            |text: &str, command: bool| assert_eq!(concerns_command(text), command, "{text}");
+        let init = "unable to start container process: error during container init: ";
+        check(
+            &format!("{init}exec: \"/no\": stat /no: no such file or directory"),
+            true,
+        );
+        check("exec /text: exec format error", true);
+        check("no cgroup mount found in mountinfo", false);
+        check(&format!("{init}error mounting \"proc\" to rootfs"), false);
     }
 }
