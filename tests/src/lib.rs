@@ -21,7 +21,7 @@ mod wait;
 
 pub use buildx::{Buildx, Outcome};
 pub use context::Context;
-pub use image::push_base_image;
+pub use image::{push_base_image, push_lying_image};
 pub use port::free_port;
 pub use process::Process;
 pub use programs::{buildyard, busybox, emulator, native_architecture};
