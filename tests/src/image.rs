@@ -41,18 +41,24 @@ pub fn push_base_image(registry: &Registry) -> String {
             layout.image(architecture, &[settings.clone(), programs])
         })
         .collect();
-    layout.finish(&manifests);
-    let name = format!("{}/base/busybox:latest", registry.host());
-    let from = format!("oci:{}:base", scratch.path().display());
-    read::skopeo(&[
-        "copy",
-        "--quiet",
-        "--all",
-        "--dest-tls-verify=false",
-        &from,
-        &format!("docker://{name}"),
-    ]);
-    name
+    layout.push(&manifests, registry, "base/busybox:latest")
+}
+
+/// Pushes an image whose only layer is not what its configuration says: it promises the base image's first layer. Returns
+/// its name.
+///
+/// # Panics
+/// It cannot be made or pushed.
+pub fn push_lying_image(registry: &Registry) -> String {
+    let scratch = Scratch::new();
+    let mut layout = Layout::new(scratch.path());
+    let promised = layout.layer(&settings());
+    let passwd = Node::File(0o644, b"evil::0:0:evil:/:/bin/sh\n".to_vec());
+    let layer = layout.layer(&vec![("etc/passwd".into(), passwd)]);
+    let promise = layout.diff_ids[&promised["digest"].to_string()].clone();
+    layout.diff_ids.insert(layer["digest"].to_string(), promise);
+    let manifest = layout.image(native_architecture(), &[layer]);
+    layout.push(&[manifest], registry, "lying:latest")
 }
 
 /// What a layer consists of: its paths, in their order.
@@ -154,6 +160,25 @@ impl Layout {
         let mut descriptor = self.json(MANIFEST, &manifest);
         descriptor["platform"] = json!({"os": "linux", "architecture": architecture});
         descriptor
+    }
+
+    /// Sends all to a registry under `name`, and returns the whole name.
+    fn push(&self, manifests: &[Value], registry: &Registry, name: &str) -> String {
+        self.finish(manifests);
+        let name = format!("{}/{name}", registry.host());
+        let (from, to) = (
+            format!("oci:{}:base", self.dir.display()),
+            format!("docker://{name}"),
+        );
+        read::skopeo(&[
+            "copy",
+            "--quiet",
+            "--all",
+            "--dest-tls-verify=false",
+            &from,
+            &to,
+        ]);
+        name
     }
 
     fn finish(&self, manifests: &[Value]) {

@@ -27,7 +27,7 @@ mod wait;
 pub use buildx::{Buildx, Outcome};
 pub use certificates::Certificates;
 pub use context::Context;
-pub use image::push_base_image;
+pub use image::{push_base_image, push_lying_image};
 pub use netns::OtherNetwork;
 pub use port::free_port;
 pub use process::Process;

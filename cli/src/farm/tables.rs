@@ -110,8 +110,12 @@ pub fn steps_table(steps: &[StepInfo]) -> String {
 
 fn how(step: &StepInfo) -> &'static str {
     match step {
+        StepInfo {
+            error: Some(error), ..
+        } if error == "context canceled" => "canceled",
         StepInfo { error: Some(_), .. } => "failed",
         StepInfo { cached: true, .. } => "cached",
+        StepInfo { started: None, .. } => "-",
         StepInfo {
             completed: None, ..
         } => "running",

@@ -83,7 +83,7 @@ impl Shared {
         self.builds.end(&build.id);
         match &outcome {
             Ok(_) => tracing::info!(build_id = %build.id, "build done"),
-            Err(err) => tracing::info!(build_id = %build.id, error = %err, "build failed"),
+            Err(err) => tracing::info!(build_id = %build.id, error = err.message, "build failed"),
         }
         outcome
     }

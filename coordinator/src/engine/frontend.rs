@@ -1,7 +1,7 @@
 //! The built-in Dockerfile frontend: takes the Dockerfile and its ignore file from the client, looks base images up, and
 //! converts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,11 +15,12 @@ use buildyard_llb::pb;
 use buildyard_model::{Digest, Platform};
 use buildyard_session::SyncRequest;
 use serde_json::json;
+use tonic::Code;
 
 use super::internal_step::{internal_step, shown};
 use super::state::BuildState;
 use super::{Engine, internal};
-use crate::backend::{Build, BuildError, Ref, Refs, Solved};
+use crate::backend::{Build, BuildError, BuildRequest, Ref, Refs, Solved};
 use crate::progress::{STDERR, Warning};
 
 /// Largest Dockerfile or ignore file.
@@ -90,7 +91,8 @@ impl Engine {
         };
         let file = parse(&source).map_err(|error| {
             let range = error.lines.to_pb();
-            BuildError::failed(error.to_string()).at_source(info.clone(), vec![range])
+            let message = format!("{error}\n{}", error.pointer(&bytes));
+            BuildError::failed(message).at_source(info.clone(), vec![range])
         })?;
         let converted = self
             .convert_all(build, state, &file, &options, &ignore, &info)
@@ -135,9 +137,7 @@ impl Engine {
             let lookups = requests.into_iter().map(|request| async move {
                 let look = self.resolve(state, &request.reference, &request.platform);
                 let image = shown(build, &request.name, look).await.map_err(|error| {
-                    let what = format!("{}: failed to resolve source metadata", request.reference);
-                    error
-                        .context(what)
+                    unresolved(error, &request.reference)
                         .at_source(info.clone(), vec![request.lines.to_pb()])
                 })?;
                 let resolved = ResolvedImage {
@@ -279,6 +279,18 @@ fn check_frontend_image(image: &str) -> Result<(), BuildError> {
     )))
 }
 
+/// The error of a base image's look-up, in BuildKit's words. Which image, which platform and whether the registry lets the
+/// user in is the Dockerfile's doing, so the code is the one without a name in front; a registry that is down is not.
+fn unresolved(error: BuildError, reference: &str) -> BuildError {
+    let code = match error.code {
+        Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => Code::Unknown,
+        code => code,
+    };
+    BuildError { code, ..error }.context(format!(
+        "{reference}: failed to resolve source metadata for {reference}"
+    ))
+}
+
 /// A `# syntax=` line or BUILDKIT_SYNTAX: says in the log who serves it.
 fn note_syntax(
     build: &Build,
@@ -301,27 +313,9 @@ fn note_syntax(
     Ok(())
 }
 
-/// Caches that the client wants imported or exported need nothing here; each is named once.
+/// Caches that the client wants imported or exported need nothing here; each kind is named once.
 fn warn_of_caches(build: &Build, step: Digest, attrs: &BTreeMap<String, String>) {
-    let mut texts = Vec::new();
-    for cache in &build.request.cache_imports {
-        texts.push(format!(
-            "--cache-from type={} is not read: the farm's own cache needs no import",
-            cache.kind
-        ));
-    }
-    for cache in &build.request.cache_exports {
-        texts.push(format!(
-            "--cache-to type={} is not written: the farm keeps its cache itself",
-            cache.kind
-        ));
-    }
-    if attrs.contains_key("build-arg:BUILDKIT_INLINE_CACHE") {
-        texts.push(
-            "BUILDKIT_INLINE_CACHE has no effect: the farm keeps its cache itself".to_owned(),
-        );
-    }
-    for short in texts {
+    for short in cache_warnings(&build.request, attrs) {
         build.progress.warn(Warning {
             vertex: Some(step),
             level: 1,
@@ -329,6 +323,25 @@ fn warn_of_caches(build: &Build, step: Digest, attrs: &BTreeMap<String, String>)
             ..Warning::default()
         });
     }
+}
+
+fn cache_warnings(request: &BuildRequest, attrs: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let imports = request.cache_imports.iter().map(|cache| {
+        format!(
+            "--cache-from type={} is not read: the farm's own cache needs no import",
+            cache.kind
+        )
+    });
+    let exports = request.cache_exports.iter().map(|cache| {
+        format!(
+            "--cache-to type={} is not written: the farm keeps its cache itself",
+            cache.kind
+        )
+    });
+    let inline = attrs
+        .contains_key("build-arg:BUILDKIT_INLINE_CACHE")
+        .then(|| "BUILDKIT_INLINE_CACHE has no effect: the farm keeps its cache itself".to_owned());
+    imports.chain(exports).chain(inline).collect()
 }
 
 /// Targets in the form in which clients and exporters take them.
@@ -373,4 +386,59 @@ fn platform_entry(platform: &Platform) -> serde_json::Value {
         parts["variant"] = json!(platform.variant);
     }
     json!({ "ID": platform.to_string(), "Platform": parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::CacheSpec;
+
+    #[test]
+    fn each_kind_of_cache_is_named_once() {
+        let cache = |kind: &str| CacheSpec {
+            kind: kind.to_owned(),
+            attrs: BTreeMap::new(),
+        };
+        let request = BuildRequest {
+            cache_imports: vec![cache("registry"), cache("registry")],
+            cache_exports: vec![cache("inline"), cache("inline"), cache("gha")],
+            ..BuildRequest::default()
+        };
+        assert_eq!(cache_warnings(&request, &BTreeMap::new()).len(), 3);
+        let inline = [("build-arg:BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned())].into();
+        assert_eq!(cache_warnings(&request, &inline).len(), 4);
+    }
+
+    #[test]
+    fn only_the_built_in_frontend_is_served() {
+        let check = |image: &str, served: bool| {
+            let outcome = check_frontend_image(image);
+            assert_eq!(outcome.is_ok(), served, "{image}");
+            if let Err(error) = outcome {
+                assert!(error.message.contains(image), "{}", error.message);
+            }
+        };
+        check("docker/dockerfile:1", true);
+        check("docker.io/docker/dockerfile:1.7-labs", true);
+        check("docker/dockerfile@sha256:00", true);
+        check("docker/dockerfile-upstream:master", true);
+        check("example.com/docker/dockerfile:1", false);
+        check("docker/dockerfile.evil:1", false);
+        check("localhost:5000/frontend", false);
+    }
+
+    #[test]
+    fn a_missing_image_is_the_dockerfiles_fault_and_a_silent_registry_is_not() {
+        let check = |code, expected| {
+            let error = unresolved(BuildError::new(code, "x: not found"), "r/x:1");
+            assert_eq!(error.code, expected);
+            assert_eq!(
+                error.message,
+                "r/x:1: failed to resolve source metadata for r/x:1: x: not found"
+            );
+        };
+        check(Code::NotFound, Code::Unknown);
+        check(Code::Unauthenticated, Code::Unknown);
+        check(Code::Unavailable, Code::Unavailable);
+    }
 }

@@ -108,6 +108,13 @@ fn step_record(build: &Build, state: Option<&BuildState>, vertex: VertexRecord) 
         log.extend_from_slice(&line.data);
     }
     let time = |time: Option<SystemTime>| time.map(UnixMillis::from);
+    // The build is over: what still ran was given up with it.
+    let given_up = vertex.started.is_some() && vertex.completed.is_none();
+    let error = match vertex.error.is_empty() {
+        true if given_up => Some(BuildError::cancelled().message),
+        true => None,
+        false => Some(vertex.error),
+    };
     StepRecord {
         step,
         platform: platform_in(&vertex.info.name),
@@ -116,14 +123,39 @@ fn step_record(build: &Build, state: Option<&BuildState>, vertex: VertexRecord) 
         cached: vertex.cached,
         emulated: !emulator.is_empty(),
         started: time(vertex.started),
-        completed: time(vertex.completed),
-        error: (!vertex.error.is_empty()).then_some(vertex.error),
+        completed: time(vertex.completed).or_else(|| given_up.then(super::now)),
+        error,
         log: (!log.is_empty()).then(|| StepLog::Text(cap_log(&log))),
     }
 }
 
-/// The platform in a step's name: `[linux/arm64 2/3] RUN …`.
+/// The platform in a step's name: `[linux/arm64 2/3] RUN …`; not the step's number, as in `[2/3] RUN …`.
 fn platform_in(name: &str) -> Option<Platform> {
     let inside = name.strip_prefix('[')?.split([' ', ']', '-']).next()?;
-    inside.contains('/').then(|| inside.parse().ok()).flatten()
+    let number = inside
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'/');
+    (inside.contains('/') && !number)
+        .then(|| inside.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_is_read_from_the_name() {
+        let check = |name: &str, expected: Option<&str>| {
+            let platform = platform_in(name).map(|platform| platform.to_string());
+            assert_eq!(platform.as_deref(), expected, "{name}");
+        };
+        check("[linux/arm64 2/3] RUN true", Some("linux/arm64"));
+        check("[linux/arm/v7 stage-1 2/3] RUN true", Some("linux/arm/v7"));
+        check("[linux/amd64->arm64 2/3] RUN true", Some("linux/amd64"));
+        check("[2/3] RUN true", None);
+        check("[build 2/3] RUN true", None);
+        check("[internal] load build context", None);
+        check("exporting to image", None);
+    }
 }

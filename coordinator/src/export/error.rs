@@ -28,6 +28,6 @@ pub enum ExportError {
         cause: String,
     },
     /// The client couldn't take the result.
-    #[error("sending the result to the client: {0}")]
+    #[error("{0}")]
     Client(String),
 }

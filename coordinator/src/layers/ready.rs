@@ -61,7 +61,8 @@ impl LayerStore {
             .as_ref()
             .expect("the caller saw that it was pulled");
         let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
-        let mut last = None;
+        // The place seen last comes first, and its error counts: the others may be of other images.
+        let mut failure = None;
         for source in &pulled.sources {
             let Ok(reference) =
                 format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
@@ -77,10 +78,10 @@ impl LayerStore {
                     self.memory.put(record.id, toc.clone());
                     return Ok(toc);
                 }
-                Err(error) => last = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Err(last.map_or(LayersError::Lost(record.id), LayersError::Pull))
+        Err(failure.map_or(LayersError::Lost(record.id), LayersError::Pull))
     }
 
     /// A layer's bytes are gone: whatever contains it is a miss from now on.

@@ -1,9 +1,13 @@
 //! `GET /api/v1/workers`.
 
+use std::time::SystemTime;
+
 use axum::Json;
 use axum::extract::State;
 use buildyard_model::Platform;
 use buildyard_model::api::{WorkerInfo, WorkerPlatform};
+
+use buildyard_store::{UnixMillis, WorkerRecord};
 
 use super::{Shared, WebError};
 
@@ -15,6 +19,7 @@ pub(super) async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Worker
             emulated,
         }
     };
+    let is_connected = |worker: &WorkerRecord| connected.iter().any(|offer| offer.id == worker.id);
     let workers = shared.farm.known().into_iter().map(|worker| WorkerInfo {
         platforms: worker
             .native
@@ -24,8 +29,16 @@ pub(super) async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Worker
             .collect(),
         slots: worker.slots,
         running: shared.farm.running_on(&worker.id),
-        connected: connected.iter().any(|offer| offer.id == worker.id),
-        last_seen: Some(worker.seen.to_string()),
+        connected: is_connected(&worker),
+        // The stored time is that of its last arrival or departure.
+        last_seen: Some(
+            if is_connected(&worker) {
+                UnixMillis::from(SystemTime::now())
+            } else {
+                worker.seen
+            }
+            .to_string(),
+        ),
         id: worker.id.to_string(),
     });
     Ok(Json(

@@ -19,6 +19,29 @@ pub struct SyntaxError {
     pub suggestion: Option<String>,
 }
 
+/// The most that is shown of a line, in characters.
+const SHOWN: usize = 120;
+
+impl SyntaxError {
+    /// The line in question, and below it a caret under the character to point at.
+    pub fn pointer(&self, source: &[u8]) -> String {
+        let text = String::from_utf8_lossy(source);
+        let line = (self.line as usize).saturating_sub(1);
+        let line = text.lines().nth(line).unwrap_or_default();
+        let column = (self.column as usize).saturating_sub(1);
+        // Of a long line, the part around the character.
+        let from = (column + 20).saturating_sub(SHOWN);
+        let shown: String = line.chars().skip(from).take(SHOWN).collect();
+        let pad: String = shown
+            .chars()
+            .chain(std::iter::repeat(' '))
+            .take(column - from)
+            .map(|char| if char == '\t' { '\t' } else { ' ' })
+            .collect();
+        format!("{}\n{pad}^", shown.trim_end())
+    }
+}
+
 /// What is wrong with an instruction, before its place in the file is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {

@@ -63,6 +63,19 @@ pub enum PullError {
     },
 }
 
+impl PullError {
+    /// Whether the image itself is unsound, so that it is of no use to try again, here or elsewhere.
+    pub fn is_images_fault(&self) -> bool {
+        match self {
+            Self::MediaType { .. } | Self::DiffId { .. } => true,
+            Self::Ingest { source, .. } => {
+                !matches!(source, IngestError::Read(_) | IngestError::Write(_))
+            }
+            Self::Registry(_) | Self::Read { .. } => false,
+        }
+    }
+}
+
 /// Pulls one layer of the image at `reference` into `flats`. Its flat file has the diff id's name.
 ///
 /// # Errors

@@ -7,6 +7,8 @@ use buildyard_layer::{Toc, Tree};
 use buildyard_model::{Chain, Digest, LayerId};
 use lru::LruCache;
 
+use crate::pull::PullError;
+
 /// How many entries (paths) all kept trees may have together; about 30 bytes each beside their TOCs.
 const TREE_ENTRIES: usize = 1_000_000;
 /// How many content ids are kept.
@@ -32,6 +34,21 @@ pub enum TocsError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl TocsError {
+    /// What is wrong with an image whose layer cannot be used; `None` where trying again may help.
+    pub fn unsound_image(&self) -> Option<String> {
+        let Self::Failed { source, .. } = self else {
+            return None;
+        };
+        let pulling = source.downcast_ref::<PullError>()?;
+        pulling.is_images_fault().then(|| {
+            let cause = std::error::Error::source(pulling);
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{pulling}{cause}")
+        })
+    }
 }
 
 /// Where tables of contents come from.

@@ -54,7 +54,14 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
                 ));
                 break;
             }
-            Err(status) => tracing::info!(%status, "not attached to the coordinator; trying again"),
+            Err(status) => {
+                let (code, error) = (status.code(), status.message());
+                tracing::info!(
+                    ?code,
+                    error,
+                    "not attached to the coordinator; trying again"
+                );
+            }
         }
         if began.elapsed() > Duration::from_secs(10) {
             pause = Duration::from_millis(50);

@@ -156,7 +156,8 @@ impl Layers {
             job: job.to_owned(),
         };
         let registry = Registry::new(self.registry.clone(), Arc::new(auth));
-        let mut last = lost(id, "no registry is known to have it");
+        // The place seen last comes first, and its error counts: the others may be of other images.
+        let mut failure = None;
         for source in &pulled.sources {
             let Ok(reference) = format!("{source}@{blob}").parse::<Reference>() else {
                 continue;
@@ -168,10 +169,10 @@ impl Layers {
                     self.remember(id, toc.clone());
                     return Ok(toc);
                 }
-                Err(error) => last = failed(id, error),
+                Err(error) => failure = failure.or(Some(failed(id, error))),
             }
         }
-        Err(last)
+        Err(failure.unwrap_or_else(|| lost(id, "no registry is known to have it")))
     }
 
     async fn tell(&self, job: &str, id: LayerId, toc: &Toc) {

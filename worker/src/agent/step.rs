@@ -109,8 +109,11 @@ async fn key(
     }
 }
 
-/// A layer that is lost is planned anew; anything else is this worker's failure.
+/// A layer that is lost is planned anew, an unsound image is the user's; anything else is this worker's failure.
 pub(super) fn tocs_failure(step: &JobStep, error: TocsError) -> Failure {
+    if let Some(message) = error.unsound_image() {
+        return failure::of_step(step.step.digest, message, 0);
+    }
     match error {
         TocsError::Lost { layer, reason } => failure::of_lost_layer(
             step.step.digest,

@@ -109,10 +109,12 @@ pub enum OptionsError {
         problem: String,
     },
     /// It asks for something that this engine does not do.
-    #[error("{what} ({name}) is not supported yet")]
+    #[error("{what} ({name}={value}) is not supported yet")]
     Unsupported {
         /// Attribute.
         name: String,
+        /// Its value; of a long one, the beginning.
+        value: String,
         /// What it asks for.
         what: &'static str,
     },
@@ -133,6 +135,7 @@ impl Options {
             let set = options.set(name, value).map_err(|problem| match problem {
                 Refusal::Unsupported(what) => OptionsError::Unsupported {
                     name: name.clone(),
+                    value: shown(value),
                     what,
                 },
                 Refusal::Invalid(problem) => OptionsError::Invalid {
@@ -258,6 +261,19 @@ impl Options {
         }
         Ok(Set::Done)
     }
+}
+
+/// A value for an error: of a long one the beginning, of an address not who logs in there.
+fn shown(value: &str) -> String {
+    let value = match value.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let login = authority.rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[login..])
+        }
+        None => value.to_owned(),
+    };
+    value.chars().take(200).collect()
 }
 
 /// What became of an attribute.

@@ -97,6 +97,24 @@ fn what_would_change_the_outcome_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_refused_is_shown_without_passwords() {
+    let check = |value: &str, expected: &str| {
+        let error = parse(&[("context", value)]).expect_err(value).to_string();
+        let what = "a build context that is no local directory";
+        assert_eq!(
+            error,
+            format!("{what} (context={expected}) is not supported yet")
+        );
+    };
+    check(
+        "https://example.com/x.git#main",
+        "https://example.com/x.git#main",
+    );
+    check("https://me:hush@example.com/x@y", "https://example.com/x@y");
+    check(&"x".repeat(1000), &"x".repeat(200));
+}
+
+#[test]
 fn wrong_values_are_refused() {
     for (name, value) in [
         ("platform", "linux/amd64,nonsense/a/b/c"),

@@ -381,6 +381,31 @@ fn errors_point_into_the_file() {
 }
 
 #[test]
+fn a_caret_stands_under_the_mistake() {
+    let check = |text: &str, expected: &str| {
+        let error = parse_text(text).expect_err(text);
+        assert_eq!(error.pointer(text.as_bytes()), expected, "{text}");
+    };
+    check("FROM a\n  FORM b", "  FORM b\n  ^");
+    check("FROM a\nCOPY \\\n\t--form=b c d\r\n", "\t--form=b c d\n\t^");
+    check("", "\n^");
+    let long = format!("FROM a\nCOPY --link={} --form=b c d", "x".repeat(500));
+    let error = parse_text(&long).expect_err("an unknown flag");
+    let pointer = error.pointer(long.as_bytes());
+    let (line, caret) = pointer.split_once('\n').expect("two lines");
+    assert!(
+        line.chars().count() <= 120 && caret.chars().count() <= 120,
+        "{pointer}"
+    );
+    let error = parse_text("FROM a\nCOPY --grün=1 --form=b c d").expect_err("unknown");
+    assert!(
+        error
+            .pointer("FROM a\nCOPY --grün=1".as_bytes())
+            .starts_with("COPY --grün=1")
+    );
+}
+
+#[test]
 fn empty_continuations_are_warned_of_unless_skipped() {
     let warnings = |head: &str| {
         parse_text(&format!("{head}FROM a\nRUN a \\\n\n b"))

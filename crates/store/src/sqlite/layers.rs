@@ -247,6 +247,8 @@ async fn upsert_layer(tx: &mut SqliteConnection, layer: &LayerRecord) -> Result<
     Ok(done.rows_affected() > 0)
 }
 
+/// While nobody has read the layer, what an image says of it is a claim: the last one counts, so that an image which lies
+/// does not spoil the layer for those that come after. Once it was read, both digests were checked, and it stays.
 async fn update_pulled(
     tx: &mut SqliteConnection,
     layer: LayerId,
@@ -254,7 +256,7 @@ async fn update_pulled(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE layers SET pulled_blob = ?2, pulled_size = ?3, pulled_media_type = ?4 \
-         WHERE id = ?1 AND pulled_blob IS NULL",
+         WHERE id = ?1 AND (pulled_blob IS NULL OR toc IS NULL)",
     )
     .bind(&layer.0.as_bytes()[..])
     .bind(&pulled.blob.as_bytes()[..])

@@ -191,6 +191,26 @@ pub(crate) async fn sources_are_the_last_seen(store: &dyn Store) {
     );
 }
 
+pub(crate) async fn an_image_is_believed_until_its_layer_was_read(store: &dyn Store) {
+    let blob = |record: Option<LayerRecord>| {
+        let pulled = record.and_then(|record| record.pulled);
+        pulled.expect("it was pulled").blob
+    };
+    let mut lie = pulled("p", at(0));
+    lie.pulled.as_mut().expect("pulled").blob = Digest::of("a lie");
+    let truth = pulled("p", at(1));
+    put(store, &lie).await;
+    put(store, &truth).await;
+    assert_eq!(blob(get(store, "p").await), blob(Some(truth.clone())));
+    let read = LayerRecord {
+        toc: Some(Digest::of("a table of contents")),
+        ..truth.clone()
+    };
+    put(store, &read).await;
+    put(store, &lie).await;
+    assert_eq!(blob(get(store, "p").await), blob(Some(truth)));
+}
+
 pub(crate) async fn removing_a_layer_makes_misses(store: &dyn Store) {
     let records = [made("x", "one", at(0)), pulled("p", at(0))];
     store.put_layers(&records).await.expect("recorded");

@@ -216,7 +216,7 @@ fn unpacked(node: &Node<'_>, flats: &FlatFiles) -> Result<Option<Tree>, FileStep
     let archive = read_archive(
         FileReader::new(flats, &ids, size, &extents),
         flats,
-        &Limits::default(),
+        &unpack_limits(size),
     );
     let path = String::from_utf8_lossy(node.path).into_owned();
     let ingested = archive.map_err(|error| {
@@ -229,6 +229,18 @@ fn unpacked(node: &Node<'_>, flats: &FlatFiles) -> Result<Option<Tree>, FileStep
         FileStepError::Request(text)
     })?;
     Ok(Some(Tree::merge(&[Arc::new(ingested.toc)])))
+}
+
+/// What an archive of `size` bytes may become when it is unpacked: a hundred times as much, and a gigabyte in any case.
+/// A few kilobytes must not fill the worker's disk.
+fn unpack_limits(size: u64) -> Limits {
+    const ALWAYS: u64 = 1 << 30;
+    const TIMES: u64 = 100;
+    let limits = Limits::default();
+    Limits {
+        bytes: size.saturating_mul(TIMES).clamp(ALWAYS, limits.bytes),
+        ..limits
+    }
 }
 
 fn read_small(flats: &FlatFiles, node: &Node<'_>) -> io::Result<Vec<u8>> {

@@ -1,0 +1,286 @@
+//! Promise: bad input ends in a clear error, nothing is lost, and the farm goes on.
+
+use std::io::Write;
+use std::time::Duration;
+
+use buildyard_tests::{
+    Buildx, Context, Login, Outcome, Registry, Serve, Server, push_base_image, push_lying_image,
+    wait_for,
+};
+
+struct Farm {
+    registry: Registry,
+    base: String,
+    server: Server,
+    buildx: Buildx,
+    context: Context,
+}
+
+impl Farm {
+    fn new() -> Self {
+        Self::with_registry(Registry::start())
+    }
+
+    fn with_registry(registry: Registry) -> Self {
+        let base = push_base_image(&registry);
+        let server = Serve::up().start();
+        Self {
+            buildx: Buildx::new(&server.endpoint()),
+            context: Context::new(&[("file", "x")]),
+            registry,
+            base,
+            server,
+        }
+    }
+
+    fn build(&self, dockerfile: &str, args: &[&str]) -> Outcome {
+        let dockerfile = dockerfile
+            .replace("BASE", &self.base)
+            .replace("REGISTRY", &self.registry.host());
+        self.context.write("Dockerfile", &dockerfile);
+        let outcome = self.buildx.build(&self.context, args);
+        assert_eq!(self.server.status("/livez"), Some(200));
+        outcome
+    }
+
+    fn archive(&self, name: &str, bytes: &[u8]) {
+        let path = self.context.path().join(name);
+        std::fs::write(path, bytes).expect("writing an archive");
+    }
+}
+
+/// A tar of one member. The path goes in as it is, which the crate's own setter would refuse.
+fn tar_of(path: &str, kind: tar::EntryType, link: &str, size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend([0; 1024]);
+    bytes
+}
+
+#[test]
+fn archives_that_reach_out_or_blow_up_are_refused() {
+    use tar::EntryType;
+    let farm = Farm::new();
+    let check = |name: &str, bytes: &[u8], text: &str| {
+        farm.archive(name, bytes);
+        farm.build(&format!("FROM scratch\nADD {name} /d/\n"), &[])
+            .fails()
+            .says(name)
+            .says(text)
+            .says(&format!(">>> ADD {name} /d/"));
+    };
+    let file = EntryType::Regular;
+    check(
+        "absolute.tar",
+        &tar_of("/abs/evil", file, "", 0),
+        "its path is absolute",
+    );
+    check(
+        "up.tar",
+        &tar_of("../../evil", file, "", 0),
+        "leads outside",
+    );
+    check(
+        "link.tar",
+        &tar_of("l", EntryType::Link, "/etc/passwd", 0),
+        "lies outside",
+    );
+    check(
+        "device.tar",
+        &tar_of("null", EntryType::Char, "", 0),
+        "device node",
+    );
+    let huge = tar_of("zeros", file, "", 7 << 30);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&huge).expect("compressing into memory");
+    let bomb = gzip.finish().expect("compressing into memory");
+    check("bomb.tar.gz", &bomb, "1073741824 bytes");
+    check("torn.tar.gz", &bomb[..bomb.len() - 12], "torn.tar.gz");
+}
+
+#[test]
+fn an_image_that_lies_about_its_layer_is_refused_and_spoils_nothing() {
+    let farm = Farm::new();
+    let lying = push_lying_image(&farm.registry);
+    farm.build(&format!("FROM {lying}\nRUN [\"/x\"]\n"), &[])
+        .fails()
+        .says("does not match its image")
+        .does_not_say("it is tried again");
+    // The base image has the layer that was promised.
+    farm.build("FROM BASE\nRUN grep -q app /etc/passwd\n", &[])
+        .succeeds();
+}
+
+#[test]
+fn commands_that_flood_or_die_are_told() {
+    let farm = Farm::new();
+    let flood = "FROM BASE\nRUN yes 0123456789012345678901234567890123456789 | head -c 50000000; echo done > /end\n\
+                 RUN test -f /end\n";
+    let outcome = farm
+        .build(flood, &[])
+        .succeeds()
+        .says("[output clipped, log limit");
+    assert!(
+        outcome.stderr.len() < 16 << 20,
+        "{} bytes",
+        outcome.stderr.len()
+    );
+    farm.build("FROM BASE\nRUN sh -c 'kill -9 $$'; exit $?\n", &[])
+        .fails()
+        .says("exit code: 137")
+        .says("Dockerfile:2");
+}
+
+#[test]
+fn mistakes_are_shown_with_line_and_caret() {
+    let farm = Farm::new();
+    let check = |dockerfile: &str, args: &[&str], texts: &[&str]| {
+        let outcome = farm.build(dockerfile, args).fails();
+        texts
+            .iter()
+            .fold(outcome, |outcome, text| outcome.says(text));
+    };
+    check(
+        "FROM scratch\nCOPY --frm=x a b\n",
+        &[],
+        &[
+            "on line 2: unknown flag: --frm (did you mean --from?)\nCOPY --frm=x a b\n     ^",
+            ">>> COPY --frm=x",
+        ],
+    );
+    check(
+        "FROM scratch AS a\nCOPY --from=b /x /y\nFROM scratch AS b\nCOPY --from=a /x /y\n",
+        &[],
+        &[
+            "circular dependency detected on stage: a",
+            ">>> COPY --from=b",
+        ],
+    );
+    check(
+        "FROM scratch AS build\nCOPY file /\n",
+        &["--target", "biuld"],
+        &["did you mean build?"],
+    );
+    check(
+        "FROM --platform=linux/a/b/c scratch\n",
+        &[],
+        &["Dockerfile:1", "linux/a/b/c"],
+    );
+    check(
+        "# syntax=example.com/front:1\nFROM scratch\n",
+        &[],
+        &["example.com/front:1"],
+    );
+    check(
+        "FROM scratch\nRUN --mount=type=ssh true\n",
+        &[],
+        &["type=ssh", "not supported yet"],
+    );
+    check(
+        "FROM scratch\nADD https://example.com/x /\n",
+        &[],
+        &["URL", "not supported yet"],
+    );
+    check(
+        "FROM REGISTRY/base/busybox:nope\n",
+        &[],
+        &[
+            "failed to resolve source metadata for",
+            "not found",
+            ">>> FROM",
+        ],
+    );
+    check(
+        "FROM BASE\nRUN --network=host true\n",
+        &[],
+        &["--allow network.host", ">>> RUN"],
+    );
+    check(
+        "FROM BASE\nRUN --mount=type=secret,id=s,required true\n",
+        &[],
+        &["secret s: not found", ">>> RUN"],
+    );
+    check(
+        "FROM BASE\nCOPY ../../etc/passwd /\n",
+        &[],
+        &["\"/etc/passwd\": not found"],
+    );
+}
+
+#[test]
+fn links_out_of_the_context_stay_links() {
+    let farm = Farm::new();
+    std::os::unix::fs::symlink("/etc", farm.context.path().join("out")).expect("a link");
+    farm.build("FROM scratch\nCOPY out/passwd /\n", &[])
+        .fails()
+        .says("passwd\": not found");
+    farm.build("FROM scratch\nCOPY out /d/\n", &[])
+        .fails()
+        .says("\"/out\": not found");
+    farm.build(
+        "FROM BASE\nCOPY . /d/\nRUN test \"$(readlink /d/out)\" = /etc\n",
+        &[],
+    )
+    .succeeds();
+}
+
+#[test]
+fn a_registry_that_wants_a_login_says_so() {
+    let server = Serve::up().start();
+    let registry = Registry::with_login(Login::Basic);
+    let buildx = Buildx::new(&server.endpoint());
+    let context = Context::new(&[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "x")]);
+    let name = format!("{}/out:1", registry.host());
+    let push = || buildx.build(&context, &["-t", &name, "--push"]);
+    push().fails().says("failed to push").says("docker login");
+    buildx.log_in(&registry.host(), Registry::USER, "wrong");
+    push().fails().says("failed to push");
+    buildx.log_in(&registry.host(), Registry::USER, Registry::PASSWORD);
+    push().succeeds();
+    // The base image is asked for with the same credentials, and with no others.
+    context.write("Dockerfile", &format!("FROM {name}\nLABEL a=b\n"));
+    push().succeeds();
+    let stranger = Buildx::new(&server.endpoint());
+    stranger
+        .build(&context, &["--no-cache", "-o", "type=cacheonly"])
+        .fails()
+        .says(&name)
+        .says("docker login");
+    assert_eq!(server.status("/livez"), Some(200));
+}
+
+#[test]
+fn a_client_that_leaves_amid_its_context_takes_nothing_with_it() {
+    let farm = Farm::new();
+    farm.context.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let big = std::fs::File::create(farm.context.path().join("big")).expect("a file");
+    big.set_len(64 << 30).expect("a sparse file");
+    drop(big);
+    let path = farm.context.arg();
+    let mut child = farm.buildx.spawn(&["build", "--progress", "plain", &path]);
+    let started = || {
+        farm.server
+            .cli(&["builds"])
+            .contains("running")
+            .then_some(())
+    };
+    wait_for("the build to run", Duration::from_secs(20), started);
+    std::thread::sleep(Duration::from_millis(300));
+    child.kill().expect("killing buildx");
+    child.wait().expect("the end of buildx");
+    let ended = || {
+        farm.server
+            .cli(&["builds"])
+            .contains("canceled")
+            .then_some(())
+    };
+    wait_for("the build to be given up", Duration::from_secs(20), ended);
+    std::fs::remove_file(farm.context.path().join("big")).expect("removing it");
+    farm.build("FROM scratch\nCOPY . /\n", &[]).succeeds();
+}
