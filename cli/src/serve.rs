@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use buildyard_cas::SizeLimit;
 use buildyard_coordinator::endpoint::{Address, EndpointConfig, TlsFiles};
+use buildyard_coordinator::keeper::KeeperConfig;
 use buildyard_coordinator::{Coordinator, CoordinatorConfig};
 use buildyard_model::Platform;
 use buildyard_worker::agent::{self, WorkerConfig};
@@ -48,6 +50,7 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         offer.platforms,
         offer.slots,
         args.offer.allow_host_network,
+        args.cache_limit,
     )
     .await
 }
@@ -64,7 +67,16 @@ async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
         .map(|url| path_of(url, "file:", "--blobs"))
         .transpose()?;
     let config = coordinator_config(&args.endpoint, &args.store, database, blobs, args.grace)?;
-    serve(config, BUILT_IN.to_owned(), Some(Vec::new()), None, false).await
+    serve(
+        config,
+        BUILT_IN.to_owned(),
+        Some(Vec::new()),
+        None,
+        false,
+        // It executes nothing, so it unpacks nothing.
+        SizeLimit::Bytes(u64::MAX),
+    )
+    .await
 }
 
 /// A coordinator with a worker in the same process.
@@ -74,6 +86,7 @@ async fn serve(
     platforms: Option<Vec<Platform>>,
     slots: Option<u32>,
     allow_host_network: bool,
+    cache_limit: SizeLimit,
 ) -> Result<(), Failure> {
     let data = config.data.join("worker");
     let registry = config.registry.clone();
@@ -91,6 +104,7 @@ async fn serve(
         allow_host_network,
         allow_host_binfmt: false,
         shared_flats: Some(coordinator.flats()),
+        cache_limit,
         registry,
     };
     let (stop, stop_worker) = (CancellationToken::new(), CancellationToken::new());
@@ -130,6 +144,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         allow_host_network: args.offer.allow_host_network,
         allow_host_binfmt: args.offer.allow_host_binfmt,
         shared_flats: None,
+        cache_limit: args.cache_limit,
         registry: Default::default(),
     };
     let stop = CancellationToken::new();
@@ -161,6 +176,10 @@ fn coordinator_config(
         endpoint: endpoint(endpoint_args)?,
         registry: Default::default(),
         farm: Default::default(),
+        keeper: KeeperConfig {
+            limit: store.store_limit,
+            ..KeeperConfig::default()
+        },
         build_platform: build_platform
             .map_err(|error| Failure::usage(format!("--build-platform: {error}")))?,
         grace: Duration::from_secs(grace),

@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::endpoint::{Address, Endpoint, EndpointConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::farm::{Farm, FarmConfig, FarmService, MAX_MESSAGE_BYTES};
+use crate::keeper::{Keeper, KeeperConfig};
 use crate::layers::LayerStore;
 use crate::web;
 
@@ -44,6 +45,8 @@ pub struct CoordinatorConfig {
     pub registry: RegistryConfig,
     /// How workers are treated.
     pub farm: FarmConfig,
+    /// How much room the store may take.
+    pub keeper: KeeperConfig,
     /// BUILDPLATFORM from now on; what is stored if none is given, and this machine's platform at first.
     pub build_platform: Option<Platform>,
     /// How long builds may go on after a request to stop.
@@ -61,6 +64,8 @@ pub struct Coordinator {
     grace: Duration,
     /// Cancelled when everything must end.
     cancel: CancellationToken,
+    /// Cancelled when nothing is written any more.
+    keep_until: CancellationToken,
     tasks: TaskTracker,
     _data: DirGuard,
 }
@@ -91,9 +96,18 @@ impl Coordinator {
         let flats = FlatFiles::new(blob_dir.join("flats"))
             .with_context(|| format!("opening the flat files in {}", blob_dir.display()))?;
         let shared: Arc<dyn Store> = store.clone();
-        let layers = Arc::new(LayerStore::new(
+        let (keeper, keeping) = Keeper::open(
+            &config.keeper,
+            blob_dir,
             shared.clone(),
             Arc::new(blobs),
+            flats,
+        )
+        .await?;
+        let flats = keeper.flats();
+        let layers = Arc::new(LayerStore::new(
+            shared.clone(),
+            keeper.blobs(),
             flats.clone(),
         ));
         let build_platform = build_platform(store.as_ref(), config.build_platform).await?;
@@ -107,6 +121,7 @@ impl Coordinator {
             shared.clone(),
             layers,
             farm.clone(),
+            keeper,
             build_platform,
         ));
         let api = Api::new(engine, cancel.clone());
@@ -120,6 +135,10 @@ impl Coordinator {
         })
         .merge(api.routes().add_service(farm_service).into_axum_router());
         let endpoint = Endpoint::open(&config.endpoint).await?;
+        let tasks = TaskTracker::new();
+        // What is kept is still looked after while the last builds end.
+        let keep_until = CancellationToken::new();
+        tasks.spawn(keeping.run(keep_until.clone()));
         Ok(Self {
             endpoint,
             api,
@@ -129,7 +148,8 @@ impl Coordinator {
             router,
             grace: config.grace,
             cancel,
-            tasks: TaskTracker::new(),
+            keep_until,
+            tasks,
             _data: guard,
         })
     }
@@ -201,6 +221,7 @@ impl Coordinator {
         };
         tokio::join!(serving, stopping);
         farm.stopped().await;
+        self.keep_until.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         buildyard_store::Results::flush_uses(self.store.as_ref()).await?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use buildyard_cas::SizeLimit;
 use clap::{Args, Subcommand};
 
 /// The commands that serve.
@@ -44,6 +45,10 @@ pub struct StoreArgs {
     /// The farm's BUILDPLATFORM, remembered from then on [default: this machine's platform]
     #[arg(long, value_name = "PLATFORM")]
     pub build_platform: Option<String>,
+    /// Most that layers and blobs may take, e.g. 50G, or a share of the disk, e.g. 60%; what is unused longest goes first,
+    /// never what a running build needs
+    #[arg(long, value_name = "SIZE", default_value = "50%")]
+    pub store_limit: SizeLimit,
 }
 
 /// What a worker offers.
@@ -76,6 +81,9 @@ pub struct UpArgs {
     /// What it offers.
     #[command(flatten)]
     pub offer: OfferArgs,
+    /// Most that layers unpacked for steps may take, e.g. 20G, or a share of the disk, e.g. 25%
+    #[arg(long, value_name = "SIZE", default_value = "25%")]
+    pub cache_limit: SizeLimit,
     /// How long running steps may go on after a request to stop, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace: u64,
@@ -114,6 +122,9 @@ pub struct WorkerArgs {
     /// The directory that layers and snapshots are kept in
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// Most that layers may take in it, e.g. 50G, or a share of the disk, e.g. 60%; what is unused longest goes first
+    #[arg(long, value_name = "SIZE", default_value = "60%")]
+    pub cache_limit: SizeLimit,
     /// The worker's name in the farm [default: this machine's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -20,6 +20,7 @@ impl Default for Contexts {
 }
 
 impl Contexts {
+    /// The last tree of this context; its flat files may be gone by now.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Toc>> {
         self.0
             .lock()

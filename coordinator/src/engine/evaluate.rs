@@ -76,8 +76,8 @@ impl Evaluation<'_> {
     async fn run(&mut self) -> Result<Vec<Chain>, BuildError> {
         self.declare();
         self.recall();
-        self.sources().await?;
         for _ in 0..PLANS {
+            self.sources().await?;
             self.walk().await?;
             let missing = self.missing();
             if missing.is_empty() {
@@ -118,8 +118,8 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Takes in all sources that are needed, side by side.
-    async fn sources(&mut self) -> Result<(), BuildError> {
+    /// Takes in all sources that are needed and not known, side by side.
+    pub(super) async fn sources(&mut self) -> Result<(), BuildError> {
         let needed = self
             .graph
             .needed(&self.targets, |number| self.known.contains_key(&number));
@@ -189,13 +189,9 @@ impl Evaluation<'_> {
                 continue;
             };
             let chains = crate::farm::chains_of(&result);
-            if self
-                .engine
-                .layers
-                .all_known(&chains)
-                .await
-                .map_err(internal)?
-            {
+            let held = self.state.holds(&chains);
+            let known = self.engine.layers.all_known(&chains).await;
+            if held && known.map_err(internal)? {
                 self.build.progress.cached(digest.0, SystemTime::now());
                 self.learn(number, digest, chains);
             } else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use buildyard_model::StepDigest;
+use buildyard_model::{Chain, StepDigest};
 use buildyard_proto::v1::{self as proto, step_event::Event};
 use buildyard_session::TokenRequest;
 use tonic::Status;
@@ -45,6 +45,10 @@ impl JobHost for BuildHost {
             }
             None => {}
         }
+    }
+
+    fn holds(&self, chains: &[Chain]) -> bool {
+        self.state.holds(chains)
     }
 
     async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status> {

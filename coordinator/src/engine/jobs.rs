@@ -34,6 +34,7 @@ impl Evaluation<'_> {
             let Some((job, event)) = next else { break };
             if self.handle(&job, event).await? {
                 // Others go on; what the lost one leaves is planned at once.
+                self.sources().await?;
                 let missing = self.missing();
                 self.submit(&missing, &mut events);
             }
@@ -225,13 +226,10 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Results whose layers went with a worker are not known any more.
+    /// Results whose layers are gone are not known any more; a context among them is transferred again.
     async fn forget_lost_results(&mut self) -> Result<(), BuildError> {
         let numbers: Vec<usize> = self.known.keys().copied().collect();
         for number in numbers {
-            if self.graph.step(number).is_source() {
-                continue;
-            }
             if !self
                 .engine
                 .layers

@@ -16,6 +16,7 @@ mod locations;
 mod missing;
 mod output;
 mod read;
+mod room;
 mod sources;
 mod state;
 mod tocs;
@@ -26,6 +27,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bollard_buildkit_proto::fsutil::types::Stat;
+use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest, UsageRecord};
 use bollard_buildkit_proto::pb;
 use buildyard_layer::random_flat_id;
 use buildyard_model::{BuildId, Chain, Platform, Scope};
@@ -40,6 +42,7 @@ use crate::backend::{
     SolveInput, Solved, What, WorkerView,
 };
 use crate::farm::Farm;
+use crate::keeper::Keeper;
 use crate::layers::LayerStore;
 
 /// How the engine builds.
@@ -55,6 +58,7 @@ pub struct Engine {
     store: Arc<dyn Store>,
     layers: Arc<LayerStore>,
     farm: Arc<Farm>,
+    keeper: Arc<Keeper>,
     trees: Arc<Trees>,
     tocs: Arc<tocs::KnownTocs>,
     build_platform: Platform,
@@ -70,12 +74,14 @@ impl Engine {
         store: Arc<dyn Store>,
         layers: Arc<LayerStore>,
         farm: Arc<Farm>,
+        keeper: Arc<Keeper>,
         build_platform: Platform,
     ) -> Self {
         Self {
             config,
             store,
             farm,
+            keeper,
             trees: Arc::default(),
             tocs: Arc::new(tocs::KnownTocs(layers.clone())),
             layers,
@@ -93,7 +99,8 @@ impl Engine {
             let mut config = self.config.registry.clone();
             config.insecure.extend(insecure_registries(build));
             let auth = Arc::new(auth::SessionAuth(build.session.clone()));
-            Arc::new(state::BuildState::new(Registry::new(config, auth)))
+            let hold = self.keeper.needs().hold();
+            Arc::new(state::BuildState::new(Registry::new(config, auth), hold))
         });
         state.clone()
     }
@@ -257,6 +264,14 @@ impl Backend for Engine {
         }
     }
 
+    async fn disk_usage(&self, request: DiskUsageRequest) -> Result<Vec<UsageRecord>, BuildError> {
+        self.room_taken(&request).await
+    }
+
+    async fn prune(&self, request: PruneRequest) -> Result<Vec<UsageRecord>, BuildError> {
+        self.pruned(&request).await
+    }
+
     async fn finished(
         &self,
         build: &Arc<Build>,
@@ -311,18 +326,26 @@ fn now() -> UnixMillis {
 fn internal(error: impl std::error::Error) -> BuildError {
     let text = chain(&error);
     tracing::error!(error = text, "the coordinator's own storage failed");
-    let full = text.contains("o space left") || text.contains("no space is left");
-    if full {
-        BuildError::new(
-            Code::ResourceExhausted,
-            "no space is left on the coordinator's disk; free some and build again",
-        )
+    if let Some(said) = no_space(&text) {
+        BuildError::new(Code::ResourceExhausted, said)
     } else {
         BuildError::new(
             Code::Internal,
             "the coordinator could not read or write its own storage; see its log",
         )
     }
+}
+
+/// What a client is told where an error says that the disk is full; the text names the disk where the error does.
+fn no_space(text: &str) -> Option<String> {
+    if let Some(at) = text.find("no space is left") {
+        return Some(text[at..].to_owned());
+    }
+    let full = ["o space left", "disk is full", "uota exceeded"];
+    full.iter().any(|words| text.contains(words)).then(|| {
+        "no space is left on the disk of the coordinator's data directory; free some and build again"
+            .to_owned()
+    })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

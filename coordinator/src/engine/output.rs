@@ -93,7 +93,10 @@ fn export_error(error: ExportError) -> BuildError {
         ExportError::Attribute { .. } | ExportError::Refused(_) => {
             BuildError::invalid(error.to_string())
         }
-        ExportError::Layer { .. } => BuildError::new(Code::Internal, error.to_string()),
+        ExportError::Layer { .. } => match super::no_space(&error.to_string()) {
+            Some(said) => BuildError::new(Code::ResourceExhausted, said),
+            None => BuildError::new(Code::Internal, error.to_string()),
+        },
         ExportError::Client(_) => BuildError::failed(error.to_string()),
     }
 }

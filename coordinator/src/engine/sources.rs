@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use buildyard_layer::Toc;
 use buildyard_llb::{Step, pb};
 use buildyard_model::{Chain, LayerId, Platform};
 use buildyard_registry::{Reference, RegistryError, Resolved};
@@ -36,7 +37,8 @@ impl Engine {
         let outcome = if let Some(reference) = source.identifier.strip_prefix("docker-image://") {
             self.image_source(build, state, step, reference).await
         } else if let Some(name) = source.identifier.strip_prefix("local://") {
-            self.local_source(build, step, name, &source.attrs).await
+            self.local_source(build, state, step, name, &source.attrs)
+                .await
         } else {
             Err(BuildError::invalid(format!(
                 "source {:?} is not supported",
@@ -120,6 +122,9 @@ impl Engine {
             registry: image.reference.registry.clone(),
             repository: image.reference.repository.clone(),
         };
+        state
+            .hold
+            .layers(image.layers.iter().map(|layer| LayerId(layer.diff_id)));
         self.layers
             .put_image(&layers, &source, super::now())
             .await
@@ -132,6 +137,7 @@ impl Engine {
     async fn local_source(
         &self,
         build: &Arc<Build>,
+        state: &BuildState,
         step: &Step,
         name: &str,
         attrs: &BTreeMap<String, String>,
@@ -158,7 +164,7 @@ impl Engine {
             include_patterns: list("local.includepattern")?,
             exclude_patterns: list("local.excludepatterns")?,
             follow_paths: list("local.followpaths")?,
-            previous: self.contexts.get(&key),
+            previous: self.previous(state, &key)?,
             limits: Default::default(),
             progress: Some(Arc::new(move |sync: SyncProgress| {
                 let now = SystemTime::now();
@@ -174,13 +180,22 @@ impl Engine {
         };
         let synced = build.session.sync_dir(request, self.pack()?).await?;
         let toc = Arc::new(synced.toc);
-        self.contexts.put(key, toc.clone());
-        let layer = self
-            .layers
-            .put_own(toc, super::now())
-            .await
-            .map_err(super::internal)?;
+        state.hold.flats(toc.flats.iter().copied());
+        let put = self.layers.put_own(toc, super::now()).await;
+        let (layer, toc) = put.map_err(super::internal)?;
+        state.hold.layers([layer]);
+        self.contexts.put(key, toc);
         Ok(Chain(vec![layer]))
+    }
+
+    /// The tree of the last transfer, if its bytes are still here; they stay as long as the build runs.
+    fn previous(&self, state: &BuildState, key: &str) -> Result<Option<Arc<Toc>>, BuildError> {
+        let Some(toc) = self.contexts.get(key) else {
+            return Ok(None);
+        };
+        let held = state.hold.flats(toc.flats.iter().copied());
+        let missing = self.layers.missing(&toc).map_err(super::internal)?;
+        Ok((held && missing.is_empty()).then_some(toc))
     }
 }
 

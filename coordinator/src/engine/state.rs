@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use buildyard_model::{Chain, Platform, StepDigest};
 use buildyard_registry::{Registry, Resolved};
 
+use crate::keeper::Hold;
+
 /// A build's memory: results of its steps, images it looked up, and its registry client, which no other build shares.
 pub(super) struct BuildState {
     pub(super) registry: Arc<Registry>,
@@ -15,6 +17,8 @@ pub(super) struct BuildState {
     noted: Mutex<HashMap<StepDigest, RanOn>>,
     /// Patterns of the context's ignore file, to explain a missing file.
     pub(super) ignore: Mutex<Vec<String>>,
+    /// What must stay in the store as long as the build runs.
+    pub(super) hold: Hold,
 }
 
 /// Where a step ran.
@@ -26,7 +30,7 @@ pub(super) struct RanOn {
 }
 
 impl BuildState {
-    pub(super) fn new(registry: Registry) -> Self {
+    pub(super) fn new(registry: Registry, hold: Hold) -> Self {
         Self {
             registry: Arc::new(registry),
             results: Mutex::default(),
@@ -34,7 +38,14 @@ impl BuildState {
             started: Mutex::default(),
             noted: Mutex::default(),
             ignore: Mutex::default(),
+            hold,
         }
+    }
+
+    /// Holds the layers of these results. `false`: they are being removed, so they count as gone.
+    pub(super) fn holds(&self, chains: &[Chain]) -> bool {
+        let layers = chains.iter().flat_map(|chain| chain.0.iter().copied());
+        self.hold.layers(layers)
     }
 
     pub(super) fn result(&self, step: &StepDigest) -> Option<Vec<Chain>> {
@@ -42,6 +53,7 @@ impl BuildState {
     }
 
     pub(super) fn set_result(&self, step: StepDigest, chains: Vec<Chain>) {
+        self.holds(&chains);
         lock(&self.results).insert(step, chains);
     }
 

@@ -1,7 +1,7 @@
 //! What a job asks of the build that it belongs to.
 
 use async_trait::async_trait;
-use buildyard_model::StepDigest;
+use buildyard_model::{Chain, StepDigest};
 use buildyard_proto::v1 as proto;
 use tonic::Status;
 
@@ -12,6 +12,10 @@ use tonic::Status;
 pub trait JobHost: Send + Sync {
     /// Something happened to a step. `worker` is where.
     fn step_event(&self, step: StepDigest, worker: &str, event: &proto::StepEvent);
+
+    /// These results must stay in the store as long as the build runs. `false`: they are being removed, so they count as
+    /// gone.
+    fn holds(&self, chains: &[Chain]) -> bool;
 
     /// The client's secret of this id; `None` if it has none.
     async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status>;

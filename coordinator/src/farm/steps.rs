@@ -93,7 +93,8 @@ pub(super) async fn claim(
             }
             Claim::Done(result) => {
                 let chains = chains_of(&result);
-                if farm.layers.all_known(&chains).await.map_err(internal)? {
+                let held = job.request.host.holds(&chains);
+                if held && farm.layers.all_known(&chains).await.map_err(internal)? {
                     job.tell(JobEvent::StepKnown {
                         step,
                         chains: chains.clone(),
@@ -189,6 +190,10 @@ async fn succeeded(
     let run = farm.claims.get(&held.claim).filter(|run| run.held == *held);
     let owner = run.as_ref().map(|run| run.owner.clone());
     let job = owner.as_ref().and_then(|(job, _)| farm.job(job));
+    if let Some(job) = &job {
+        // What is held while it is being removed is found missing later, and made again.
+        job.request.host.holds(&chains);
+    }
     for layer in &completed.layers {
         let id: LayerId = layer.id.parse().map_err(malformed("layer id"))?;
         farm.layers

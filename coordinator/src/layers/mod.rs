@@ -1,6 +1,7 @@
 //! The layers of the farm as the coordinator holds them: records in the store, TOCs as blobs, bytes in flat files.
 
 mod chunks;
+mod damage;
 mod encoded;
 mod memory;
 mod ready;

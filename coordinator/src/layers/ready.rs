@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use buildyard_image::Descriptor;
 use buildyard_layer::Toc;
-use buildyard_model::LayerId;
+use buildyard_model::{Digest, LayerId};
 use buildyard_registry::{Reference, Registry};
 use buildyard_solver::pull;
 use buildyard_store::LayerRecord;
@@ -35,12 +35,31 @@ impl LayerStore {
             if record.pulled.is_some() {
                 return self.pull(&record, registry).await;
             }
+            if let Some(toc) = &toc
+                && self.pull_missing(toc, registry).await?
+            {
+                continue;
+            }
             if record.published || toc.is_none() || tokio::time::Instant::now() > deadline {
                 self.lost(id).await?;
                 return Err(LayersError::Lost(id));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Pulls the layers of images whose flat files are missing here: files copied out of an image point into them.
+    /// Returns whether anything was pulled.
+    async fn pull_missing(&self, toc: &Toc, registry: &Registry) -> Result<bool, LayersError> {
+        let mut pulled = false;
+        for (flat, _) in self.missing(toc)? {
+            let origin = LayerId(Digest::from_bytes(*flat.as_bytes()));
+            if let Some(record) = self.record(origin).await?.filter(|r| r.pulled.is_some()) {
+                self.pull(&record, registry).await?;
+                pulled = true;
+            }
+        }
+        Ok(pulled)
     }
 
     /// Reads an image's layer from one of the places it was seen in.
@@ -82,14 +101,6 @@ impl LayerStore {
             }
         }
         Err(failure.map_or(LayersError::Lost(record.id), LayersError::Pull))
-    }
-
-    /// A layer's bytes are gone: whatever contains it is a miss from now on.
-    pub async fn lost(&self, id: LayerId) -> Result<(), LayersError> {
-        tracing::warn!(layer = %id, "a layer is lost; what contains it is built again");
-        self.memory.forget(id);
-        self.store.remove_layers(&[id]).await?;
-        Ok(())
     }
 
     fn pull_lock(&self, id: LayerId) -> Arc<tokio::sync::Mutex<()>> {

@@ -60,17 +60,26 @@ impl LayerStore {
             created: now,
         };
         self.store.put_layers(&[record]).await?;
+        self.memory.forget(id);
         Ok(())
     }
 
-    /// Records a layer that the coordinator made itself (a build context). Its flat files are here.
-    pub async fn put_own(&self, toc: Arc<Toc>, now: UnixMillis) -> Result<LayerId, LayersError> {
+    /// Records a layer that the coordinator made itself (a build context). Its flat files are here. Returns its id and the
+    /// table of contents that is kept: an equal layer that is known already stays, and the new bytes go.
+    pub async fn put_own(
+        &self,
+        toc: Arc<Toc>,
+        now: UnixMillis,
+    ) -> Result<(LayerId, Arc<Toc>), LayersError> {
         let encoder = toc.clone();
         let (id, bytes) =
             tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
                 .await
                 .expect("encoding does not panic");
         let digest = buildyard_cas::put(self.blobs.as_ref(), bytes).await?;
+        if let Some(known) = self.known_own(id, digest.digest, &toc).await? {
+            return Ok((id, known));
+        }
         let record = LayerRecord {
             id,
             toc: Some(digest.digest),
@@ -82,8 +91,37 @@ impl LayerStore {
             created: now,
         };
         self.store.put_layers(&[record]).await?;
-        self.memory.put(id, toc);
-        Ok(id)
+        self.memory.put(id, toc.clone());
+        Ok((id, toc))
+    }
+
+    /// The table of contents of an equal layer that is whole. One that is not is struck out.
+    async fn known_own(
+        &self,
+        id: LayerId,
+        new: Digest,
+        toc: &Toc,
+    ) -> Result<Option<Arc<Toc>>, LayersError> {
+        let Some(record) = self.record(id).await? else {
+            return Ok(None);
+        };
+        if record.toc == Some(new) {
+            return Ok(None);
+        }
+        self.memory.forget(id);
+        let Some(known) = self.toc(id).await? else {
+            self.store.remove_layers(&[id]).await?;
+            return Ok(None);
+        };
+        if !record.published || !self.missing(&known)?.is_empty() {
+            self.store.remove_layers(&[id]).await?;
+            self.memory.forget(id);
+            return Ok(None);
+        }
+        for flat in toc.flats.iter().filter(|flat| !known.flats.contains(flat)) {
+            self.flats.remove(*flat)?;
+        }
+        Ok(Some(known))
     }
 
     /// Records the layers of an image that lies in `source`.
@@ -138,6 +176,7 @@ impl LayerStore {
             ..record
         };
         self.store.put_layers(&[record]).await?;
+        self.memory.forget(id);
         Ok(())
     }
 

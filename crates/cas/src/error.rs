@@ -16,6 +16,9 @@ pub enum CasError {
         /// Where.
         place: PathBuf,
     },
+    /// Whoever keeps the store within its limits refuses the write; the text says why.
+    #[error("{0}")]
+    Refused(String),
     /// The bytes that were written are not the blob that was announced.
     #[error("what was written is {actual}, not {expected} as announced; nothing was stored")]
     Mismatch {

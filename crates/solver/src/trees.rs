@@ -106,6 +106,13 @@ impl Trees {
         Ok(Some(tree))
     }
 
+    /// Forgets all trees: a layer was made again, and its bytes lie elsewhere now.
+    pub fn clear(&self) {
+        let mut kept = self.lock();
+        kept.trees.clear();
+        kept.entries = 0;
+    }
+
     fn keep(&self, id: Digest, tree: Arc<Tree>) {
         let mut kept = self.lock();
         kept.entries += tree.len();

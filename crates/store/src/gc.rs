@@ -69,7 +69,8 @@ pub fn plan_gc(
     plan
 }
 
-fn is_needed(candidate: &Candidate, in_use: &InUse) -> bool {
+/// Whether `candidate` is something that running builds need.
+pub fn is_needed(candidate: &Candidate, in_use: &InUse) -> bool {
     in_use.items.contains(&candidate.item)
         || candidate.needed_by.iter().any(|referrer| match referrer {
             Referrer::Layer(layer) | Referrer::Pulled(layer) | Referrer::Encoding(layer) => {

@@ -35,7 +35,7 @@ pub use build::{
 pub use claim::{Claim, ClaimKey, ClaimedBy, Claims, Completion, Generation, HeldClaim, Lapsed};
 pub use encoding::{Encoded, EncodingKey, Encodings};
 pub use error::StoreError;
-pub use gc::{GcPlan, InUse, plan_gc};
+pub use gc::{GcPlan, InUse, is_needed, plan_gc};
 pub use layer::{LayerRecord, Layers, MAX_SOURCES, Pulled, Source};
 pub use result::{Results, StepResult};
 pub use settings::Settings;

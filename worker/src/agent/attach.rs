@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
+use super::cache::Cache;
 use super::config::{Offered, WorkerConfig};
 use super::exec_step::{Executor, ExecutorConfig};
 use super::job::{self, Job};
@@ -38,6 +39,10 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
     let (link, mut events) = link::open(config.channel.clone(), &session, stopped.clone());
     let machine = Arc::new(machine(&config, link).await?);
     let tasks = TaskTracker::new();
+    let own = (!machine.layers.are_shared()).then(|| machine.layers.flats().clone());
+    let snapshots = machine.executor.as_ref().map(Executor::snapshots);
+    let keeping = machine.cache.clone().run(snapshots, own, stopped.clone());
+    tasks.spawn(keeping);
     let mut pause = Duration::from_millis(50);
     let mut refused = None;
     while !cancel.is_cancelled() {
@@ -142,6 +147,8 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
             config.shared_flats.is_some(),
             config.registry.clone(),
         ),
+        cache: Cache::new(config.data.clone(), config.cache_limit)
+            .with_context(|| format!("asking for the room in {}", config.data.display()))?,
         link,
         trees: Default::default(),
         running: Arc::new(Running::default()),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use buildyard_cas::SizeLimit;
 use buildyard_layer::FlatFiles;
 use buildyard_model::Platform;
 use buildyard_registry::RegistryConfig;
@@ -35,6 +36,8 @@ pub struct WorkerConfig {
     pub allow_host_binfmt: bool,
     /// The coordinator's own flat files, where both are one process; then nothing is uploaded.
     pub shared_flats: Option<FlatFiles>,
+    /// Most that unpacked layers, and flat files of its own, may take.
+    pub cache_limit: SizeLimit,
     /// How registries are spoken to when images are pulled.
     pub registry: RegistryConfig,
 }

@@ -51,6 +51,8 @@ pub(super) async fn run(
         // Name files whose bytes are elsewhere: fetched now, and once more.
         Err(FileStepError::Operation(FileOpError::Names { .. }) | FileStepError::Machine(..)) => {
             bytes_present(machine, job, step, inputs).await?;
+            machine.trees.clear();
+            let trees = self::trees(machine, job, step, inputs).await?;
             attempt(machine, file, &trees, inputs).await
         }
         outcome => outcome,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use buildyard_image::Descriptor;
 use buildyard_layer::{FlatFiles, NamedRanges, Toc, open_piece};
-use buildyard_model::{FlatId, LayerId};
+use buildyard_model::{Digest, FlatId, LayerId};
 use buildyard_proto::v1 as proto;
 use buildyard_registry::{Reference, Registry, RegistryConfig};
 use buildyard_solver::{Tocs, TocsError, pull};
@@ -106,13 +106,64 @@ impl Layers {
         if info.pulled.is_some() {
             return self.pull(job, id, &info).await;
         }
-        if self.shared {
-            return Err(lost(id, "its flat file is missing"));
-        }
-        for (flat, ranges) in missing {
-            self.fetch(id, flat, &ranges).await?;
+        let toc = self.renewed(id, toc, &info)?;
+        for (flat, ranges) in self.missing(id, &toc)? {
+            let fetched = if self.shared {
+                Err(lost(id, "its flat file is missing"))
+            } else {
+                self.fetch(id, flat, &ranges).await
+            };
+            match fetched {
+                Err(TocsError::Lost { .. }) if self.pull_origin(job, flat).await? => {}
+                fetched => fetched?,
+            }
         }
         Ok(toc)
+    }
+
+    /// The table of contents that the farm has by now: the layer may have been made again, its bytes elsewhere.
+    fn renewed(
+        &self,
+        id: LayerId,
+        toc: Arc<Toc>,
+        info: &proto::LayerInfo,
+    ) -> Result<Arc<Toc>, TocsError> {
+        if info.toc.is_empty() {
+            return Ok(toc);
+        }
+        let renewed = Toc::decode(&info.toc).map_err(|error| lost(id, error))?;
+        if renewed.flats == toc.flats {
+            return Ok(toc);
+        }
+        let renewed = Arc::new(renewed);
+        self.remember(id, renewed.clone());
+        Ok(renewed)
+    }
+
+    /// Pulls the image's layer that a flat file is of, if it is one's: files copied out of an image point into it.
+    async fn pull_origin(&self, job: &str, flat: FlatId) -> Result<bool, TocsError> {
+        let origin = LayerId(Digest::from_bytes(*flat.as_bytes()));
+        match self.look_up(origin).await {
+            Ok(info) if info.pulled.is_some() => {
+                self.pull(job, origin, &info).await?;
+                Ok(true)
+            }
+            Ok(_) | Err(TocsError::Lost { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Throws damaged bytes of a layer away where they can be had again: from the farm, or from the image's registry.
+    /// Returns whether they can.
+    pub(super) fn discard(&self, id: LayerId, toc: &Toc) -> std::io::Result<bool> {
+        let of_image = toc.flats.iter().all(|flat| *flat == FlatId::from(id.0));
+        if self.shared && !of_image {
+            return Ok(false);
+        }
+        for flat in &toc.flats {
+            self.flats.remove(*flat)?;
+        }
+        Ok(true)
     }
 
     fn missing(&self, id: LayerId, toc: &Toc) -> Result<NamedRanges, TocsError> {

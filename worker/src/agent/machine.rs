@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use buildyard_solver::Trees;
 use tokio::sync::Semaphore;
 
+use super::cache::Cache;
 use super::config::Offered;
 use super::exec_step::Executor;
 use super::job::Job;
@@ -17,6 +18,7 @@ use super::running::Running;
 pub(super) struct Machine {
     pub(super) link: Link,
     pub(super) layers: Layers,
+    pub(super) cache: Arc<Cache>,
     pub(super) trees: Trees,
     pub(super) running: Arc<Running>,
     /// One permit for each step that may run at once.

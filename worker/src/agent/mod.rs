@@ -11,6 +11,7 @@
 
 mod attach;
 mod board;
+mod cache;
 mod config;
 mod exec_step;
 mod failure;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use buildyard_layer::Toc;
 use buildyard_llb::pb::op::Op;
-use buildyard_model::{Chain, LayerId, StepKey};
+use buildyard_model::{Chain, FlatId, LayerId, StepKey};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
 use buildyard_proto::{decode_result, encode_result};
 use buildyard_solver::{KeyError, TocsError};
@@ -168,6 +168,9 @@ async fn run_and_report(
     let step = &job.spec.steps[number];
     let began = Instant::now();
     let outcome = run(&machine, &job, step, &inputs, &stop).await;
+    let made = outcome.iter().flat_map(|made| &made.layers);
+    let flats: Vec<FlatId> = made.flat_map(|(_, toc)| toc.flats.clone()).collect();
+    let using = machine.cache.using_flats(flats).await;
     let request = proto::CompleteRequest {
         claim: Some(claim.clone()),
         outcome: Some(match &outcome {
@@ -195,7 +198,7 @@ async fn run_and_report(
             return Err(failure::of_worker(step.step.digest, &error));
         }
     }
-    upload::publish(&machine, claim, made.layers);
+    upload::publish(&machine, claim, made.layers, using);
     Ok(made.outputs)
 }
 

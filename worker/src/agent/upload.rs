@@ -9,6 +9,7 @@ use buildyard_proto::v1 as proto;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::cache::Using;
 use super::machine::Machine;
 
 /// How often an upload is tried.
@@ -19,14 +20,19 @@ pub(super) fn publish(
     machine: &Arc<Machine>,
     claim: proto::HeldClaim,
     layers: Vec<(LayerId, Arc<Toc>)>,
+    using: Using,
 ) {
     if machine.layers.are_shared() {
         return;
     }
+    let using = Arc::new(using);
     for (layer, toc) in layers {
         let (machine, claim) = (machine.clone(), claim.clone());
+        let using = using.clone();
         let uploads = machine.uploads.clone();
         uploads.spawn(async move {
+            // They stay until they are published.
+            let _using = using;
             for (flat, ranges) in ranges_of(&toc) {
                 if let Err(error) = publish_flat(&machine, &claim, layer, flat, ranges).await {
                     tracing::warn!(%layer, %flat, %error, "a layer could not be published; losing this worker loses it");

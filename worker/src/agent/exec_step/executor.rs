@@ -83,6 +83,11 @@ impl Executor {
         self.runner.close().await;
     }
 
+    /// Where layers are unpacked.
+    pub(in crate::agent) fn snapshots(&self) -> Arc<dyn Snapshotter> {
+        self.snapshots.clone()
+    }
+
     /// What this machine can run.
     pub(in crate::agent) fn platforms(&self) -> Vec<Offered> {
         let native = self.platforms.native.iter().map(|platform| Offered {

@@ -11,6 +11,7 @@ use super::caches::{CacheUse, Fill};
 use super::executor::Executor;
 use super::inputs::{self, Ready};
 use super::{StepError, process};
+use crate::agent::cache::Using;
 use crate::agent::failure;
 use crate::agent::job::Job;
 use crate::agent::machine::Machine;
@@ -36,6 +37,7 @@ pub(super) struct Prepared {
     root_tree: Arc<Tree>,
     _scratch: Vec<UpperDir>,
     _caches: Vec<CacheUse>,
+    _using: Vec<Using>,
 }
 
 impl Prepared {
@@ -89,6 +91,7 @@ pub(super) async fn prepare(
         root_tree: ready.tree.clone(),
         _scratch: Vec::new(),
         _caches: Vec::new(),
+        _using: Vec::new(),
     };
     prepared.keep(root, ready, upper, true);
     let mut mounts: Vec<&pb::Mount> = exec.mounts.iter().filter(|m| m.dest != "/").collect();
@@ -113,6 +116,7 @@ pub(super) async fn prepare(
 impl Prepared {
     /// Keeps an upper directory: as an output, or only while the step runs.
     fn keep(&mut self, mount: &pb::Mount, ready: Ready, upper: UpperDir, is_root: bool) {
+        self._using.push(ready.using);
         match usize::try_from(mount.output) {
             Ok(index) if !mount.readonly => {
                 self.outputs.push(Output {

@@ -1,0 +1,121 @@
+//! Room and damage: a full disk ends the build with the reason, the cap holds, damaged bytes are made again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use buildyard_tests::{Buildx, Context, Registry, Scratch, Serve, Server, push_base_image};
+
+const DOCKERFILE: &str =
+    "ARG BASE\nFROM $BASE\nCOPY data /data\nRUN cat /data > /made && echo more >> /made\n";
+
+fn args(base: &str) -> Vec<String> {
+    vec!["--build-arg".to_owned(), format!("BASE={base}")]
+}
+
+fn words(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+/// Every flat file of a server.
+fn flats(server: &Server) -> Vec<PathBuf> {
+    let list = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).expect("a folder");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    };
+    let shards = list(&server.data().join("flats"));
+    let shards = shards
+        .into_iter()
+        .filter(|shard| shard.file_name().is_some_and(|name| name.len() == 2));
+    shards.flat_map(|shard| list(&shard)).collect()
+}
+
+#[test]
+fn damaged_flat_files_are_made_again() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let serve = Serve::up();
+    let mut server = serve.start();
+    let buildx = Buildx::new(&server.endpoint());
+    let context = Context::new(&[("Dockerfile", DOCKERFILE), ("data", "some data\n")]);
+    let args = args(&base);
+    buildx.build(&context, &words(&args)).succeeds();
+    assert!(server.stop().success());
+    for flat in flats(&server) {
+        let file = File::options()
+            .write(true)
+            .open(&flat)
+            .expect("a flat file");
+        let length = file.metadata().expect("its length").len();
+        file.write_all_at(&vec![0x55; usize::try_from(length).expect("small")], 0)
+            .expect("damaged");
+    }
+    std::fs::remove_dir_all(server.data().join("worker/snapshots"))
+        .expect("unpacked layers removed");
+    let _server = serve.start();
+    context.write(
+        "Dockerfile",
+        &format!("{DOCKERFILE}RUN grep more /made && cat /data\n"),
+    );
+    buildx
+        .build(&context, &words(&args))
+        .succeeds()
+        .says("some data");
+}
+
+/// A small file system of its own, unmounted with the folder it is in.
+fn small_disk(dir: &Path, size: &str) {
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+        .arg(dir)
+        .status()
+        .expect("running mount");
+    assert!(mounted.success());
+}
+
+#[test]
+fn a_full_disk_ends_the_build_with_the_reason_and_the_server_goes_on() {
+    let folder = Scratch::new();
+    let data = folder.path().join("disk");
+    std::fs::create_dir(&data).expect("a folder");
+    small_disk(&data, "24m");
+    let blobs = format!("file:{}", data.display());
+    let server = Serve::coordinator()
+        .args(&["--blobs", &blobs, "--store-limit", "10G"])
+        .start();
+    let buildx = Buildx::new(&server.endpoint());
+    let dockerfile = "FROM scratch\nCOPY . /\n";
+    let context = Context::new(&[("Dockerfile", dockerfile)]);
+    context.write("big", &"0123456789abcdef".repeat(4 << 20));
+    buildx
+        .build(&context, &[])
+        .fails()
+        .says("no space is left on the disk of");
+    std::fs::remove_file(context.path().join("big")).expect("removed");
+    context.write("small", "it fits\n");
+    buildx.build(&context, &[]).succeeds();
+}
+
+#[test]
+fn the_store_stays_under_its_limit_and_can_be_listed_and_pruned() {
+    let server = Serve::up().args(&["--store-limit", "12M"]).start();
+    let buildx = Buildx::new(&server.endpoint());
+    let context = Context::new(&[("Dockerfile", "FROM scratch\nCOPY file /\n")]);
+    for round in 0..4 {
+        context.write("file", &format!("{round}abcdef9876543210").repeat(2 << 17));
+        buildx.build(&context, &[]).succeeds();
+        let taken: u64 = flats(&server)
+            .iter()
+            .map(|flat| flat.metadata().map_or(0, |file| file.len()))
+            .sum();
+        assert!(taken <= 12 << 20, "{taken} bytes in round {round}");
+    }
+    let listed = buildx.run(&["du"]).succeeds().stdout;
+    assert!(listed.contains("Reclaimable"), "{listed}");
+    buildx.run(&["prune", "--force", "--all"]).succeeds();
+    context.write("file", "again");
+    buildx.build(&context, &[]).succeeds();
+}
