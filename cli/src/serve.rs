@@ -42,12 +42,27 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
     let config = coordinator_config(&args.endpoint, &args.store, None, None, args.grace)?;
     let offer = offer(&args.offer)?;
     let name = machine_name();
-    serve(config, name, offer.platforms, offer.slots, args.offer.allow_host_network).await
+    serve(
+        config,
+        name,
+        offer.platforms,
+        offer.slots,
+        args.offer.allow_host_network,
+    )
+    .await
 }
 
 async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
-    let database = args.database.as_deref().map(|url| path_of(url, "sqlite:", "--database")).transpose()?;
-    let blobs = args.blobs.as_deref().map(|url| path_of(url, "file:", "--blobs")).transpose()?;
+    let database = args
+        .database
+        .as_deref()
+        .map(|url| path_of(url, "sqlite:", "--database"))
+        .transpose()?;
+    let blobs = args
+        .blobs
+        .as_deref()
+        .map(|url| path_of(url, "file:", "--blobs"))
+        .transpose()?;
     let config = coordinator_config(&args.endpoint, &args.store, database, blobs, args.grace)?;
     serve(config, BUILT_IN.to_owned(), Some(Vec::new()), None, false).await
 }
@@ -76,6 +91,8 @@ async fn serve(
         allow_host_network,
         allow_host_binfmt: false,
         shared_flats: Some(coordinator.flats()),
+        // The coordinator has given the builds their time before.
+        grace: Duration::from_secs(5),
         registry,
     };
     let (stop, stop_worker) = (CancellationToken::new(), CancellationToken::new());
@@ -115,6 +132,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         allow_host_network: args.offer.allow_host_network,
         allow_host_binfmt: args.offer.allow_host_binfmt,
         shared_flats: None,
+        grace: Duration::from_secs(args.grace),
         registry: Default::default(),
     };
     let stop = CancellationToken::new();
@@ -134,7 +152,11 @@ fn coordinator_config(
     blobs: Option<PathBuf>,
     grace: u64,
 ) -> Result<CoordinatorConfig, Failure> {
-    let build_platform = store.build_platform.as_deref().map(str::parse::<Platform>).transpose();
+    let build_platform = store
+        .build_platform
+        .as_deref()
+        .map(str::parse::<Platform>)
+        .transpose();
     Ok(CoordinatorConfig {
         data: store.data.clone(),
         database,
@@ -142,7 +164,8 @@ fn coordinator_config(
         endpoint: endpoint(endpoint_args)?,
         registry: Default::default(),
         farm: Default::default(),
-        build_platform: build_platform.map_err(|error| Failure::usage(format!("--build-platform: {error}")))?,
+        build_platform: build_platform
+            .map_err(|error| Failure::usage(format!("--build-platform: {error}")))?,
         grace: Duration::from_secs(grace),
     })
 }
@@ -150,8 +173,12 @@ fn coordinator_config(
 /// The path in `sqlite:PATH` or `file:PATH`.
 fn path_of(url: &str, scheme: &str, flag: &str) -> Result<PathBuf, Failure> {
     match url.strip_prefix(scheme) {
-        Some(path) if !path.is_empty() => Ok(Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned()),
-        _ => Err(Failure::usage(format!("{flag} {url:?}: only {scheme}PATH is known"))),
+        Some(path) if !path.is_empty() => {
+            Ok(Path::new(path.strip_prefix("//").unwrap_or(path)).to_owned())
+        }
+        _ => Err(Failure::usage(format!(
+            "{flag} {url:?}: only {scheme}PATH is known"
+        ))),
     }
 }
 
@@ -171,7 +198,10 @@ pub struct OfferConfig {
 pub fn endpoint(args: &EndpointArgs) -> Result<EndpointConfig, Failure> {
     let mut listen: Vec<Address> = Vec::new();
     for text in &args.listen {
-        listen.push(text.parse().map_err(|error| Failure::usage(format!("--listen: {error}")))?);
+        listen.push(
+            text.parse()
+                .map_err(|error| Failure::usage(format!("--listen: {error}")))?,
+        );
     }
     if listen.is_empty() {
         listen.push(Address::Tcp(format!("127.0.0.1:{DEFAULT_PORT}")));
@@ -187,11 +217,17 @@ pub fn endpoint(args: &EndpointArgs) -> Result<EndpointConfig, Failure> {
     let authenticated = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let exposed = listen.iter().find(|address| !address.is_local());
     match exposed {
-        Some(address) if !authenticated && !args.allow_unauthenticated => Err(Failure::usage(format!(
-            "--listen {address} is reachable from other machines: give --tls-cert, --tls-key and --client-ca, \
+        Some(address) if !authenticated && !args.allow_unauthenticated => {
+            Err(Failure::usage(format!(
+                "--listen {address} is reachable from other machines: give --tls-cert, --tls-key and --client-ca, \
              or --allow-unauthenticated to let anybody in"
-        ))),
-        _ => Ok(EndpointConfig { listen, tls, allow_unauthenticated: args.allow_unauthenticated }),
+            )))
+        }
+        _ => Ok(EndpointConfig {
+            listen,
+            tls,
+            allow_unauthenticated: args.allow_unauthenticated,
+        }),
     }
 }
 
@@ -203,25 +239,45 @@ pub fn offer(args: &OfferArgs) -> Result<OfferConfig, Failure> {
     let platforms = args
         .platforms
         .iter()
-        .map(|text| text.trim().parse().map_err(|error| Failure::usage(format!("--platforms: {error}"))))
+        .map(|text| {
+            text.trim()
+                .parse()
+                .map_err(|error| Failure::usage(format!("--platforms: {error}")))
+        })
         .collect::<Result<Vec<Platform>, _>>()?;
-    Ok(OfferConfig { platforms: (!platforms.is_empty()).then_some(platforms), slots: args.slots })
+    Ok(OfferConfig {
+        platforms: (!platforms.is_empty()).then_some(platforms),
+        slots: args.slots,
+    })
 }
 
 fn processors() -> u32 {
-    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+    std::thread::available_parallelism()
+        .ok()
+        .and_then(|n| u32::try_from(n.get()).ok())
+        .unwrap_or(1)
 }
 
 fn machine_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { "worker".to_owned() } else { name }
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        "worker".to_owned()
+    } else {
+        name
+    }
 }
 
 fn cannot_start(error: anyhow::Error) -> Failure {
     Failure::Farm(error)
 }
 
-fn flatten(ended: Result<anyhow::Result<()>, tokio::task::JoinError>, who: &str) -> Result<(), Failure> {
+fn flatten(
+    ended: Result<anyhow::Result<()>, tokio::task::JoinError>,
+    who: &str,
+) -> Result<(), Failure> {
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failure::Farm(error)),

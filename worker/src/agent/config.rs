@@ -1,6 +1,7 @@
 //! What a worker is started with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use buildyard_layer::FlatFiles;
 use buildyard_model::Platform;
@@ -35,6 +36,8 @@ pub struct WorkerConfig {
     pub allow_host_binfmt: bool,
     /// The coordinator's own flat files, where both are one process; then nothing is uploaded.
     pub shared_flats: Option<FlatFiles>,
+    /// How long running steps and uploads may go on when the worker is told to stop.
+    pub grace: Duration,
     /// How registries are spoken to when images are pulled.
     pub registry: RegistryConfig,
 }
