@@ -168,8 +168,10 @@ impl Outcome {
     /// The names of the steps of Dockerfiles' stages, e.g. `[linux/amd64 stage-1 2/3] RUN true`, that were run.
     pub fn executed(&self) -> Vec<&str> {
         let cached = self.cached();
-        let numbered =
-            |name: &str| name.starts_with('[') && name.contains('/') && !name.contains("] FROM ");
+        let numbered = |name: &str| {
+            let other = name.starts_with("[internal]") || name.contains("] FROM ");
+            name.starts_with('[') && name.contains('/') && !other
+        };
         steps(&self.stderr)
             .into_iter()
             .map(|(_, name)| name)
