@@ -105,6 +105,8 @@ async fn serve(
         allow_host_binfmt: false,
         shared_flats: Some(coordinator.flats()),
         cache_limit,
+        // The coordinator has given the builds their time before.
+        grace: Duration::from_secs(5),
         registry,
     };
     let (stop, stop_worker) = (CancellationToken::new(), CancellationToken::new());
@@ -145,6 +147,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         allow_host_binfmt: args.offer.allow_host_binfmt,
         shared_flats: None,
         cache_limit: args.cache_limit,
+        grace: Duration::from_secs(args.grace),
         registry: Default::default(),
     };
     let stop = CancellationToken::new();

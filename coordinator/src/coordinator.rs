@@ -217,6 +217,7 @@ impl Coordinator {
             farm.order_shutdown("the coordinator is stopping");
             cancel.cancel();
             api.drained().await;
+            farm.hang_up();
             closing.cancel();
         };
         tokio::join!(serving, stopping);

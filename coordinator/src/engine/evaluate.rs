@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use buildyard_llb::{Graph, Input, Limits, Target, pb};
-use buildyard_model::{Chain, JobId, StepDigest};
+use buildyard_model::{Chain, JobId, StepDigest, WorkerId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tonic::Code;
 
@@ -19,7 +19,7 @@ use crate::backend::{Build, BuildError};
 use crate::progress::VertexInfo;
 
 /// How often the rest of a build is planned anew after losses before it is given up.
-const PLANS: usize = 20;
+const PLANS: usize = 50;
 
 /// One evaluation under way.
 pub(super) struct Evaluation<'a> {
@@ -35,6 +35,19 @@ pub(super) struct Evaluation<'a> {
     pub(super) in_jobs: HashMap<JobId, HashSet<usize>>,
     /// How often a worker could not do its part.
     pub(super) failures: usize,
+    /// Which workers that was.
+    pub(super) failed_on: Vec<WorkerId>,
+    /// Where the jobs are.
+    pub(super) workers: HashMap<JobId, WorkerId>,
+    /// How often missing steps were planned.
+    pub(super) plans: usize,
+}
+
+/// Whatever ends an evaluation, its jobs end with it.
+impl Drop for Evaluation<'_> {
+    fn drop(&mut self) {
+        self.cancel_jobs("the build has ended");
+    }
 }
 
 impl Engine {
@@ -59,6 +72,9 @@ impl Engine {
             known: HashMap::new(),
             in_jobs: HashMap::new(),
             failures: 0,
+            failed_on: Vec::new(),
+            workers: HashMap::new(),
+            plans: 0,
             graph,
             targets,
         };
@@ -76,7 +92,7 @@ impl Evaluation<'_> {
     async fn run(&mut self) -> Result<Vec<Chain>, BuildError> {
         self.declare();
         self.recall();
-        for _ in 0..PLANS {
+        loop {
             self.sources().await?;
             self.walk().await?;
             let missing = self.missing();
@@ -84,6 +100,17 @@ impl Evaluation<'_> {
                 return self.results();
             }
             self.run_jobs(missing).await?;
+        }
+    }
+
+    /// Counts a plan.
+    ///
+    /// # Errors
+    /// There were too many.
+    pub(super) fn plan(&mut self) -> Result<(), BuildError> {
+        self.plans += 1;
+        if self.plans <= PLANS {
+            return Ok(());
         }
         Err(BuildError::new(
             Code::Unavailable,

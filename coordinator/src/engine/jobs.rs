@@ -24,7 +24,7 @@ impl Evaluation<'_> {
     /// no errors here: what is still missing afterwards is planned anew by the caller.
     pub(super) async fn run_jobs(&mut self, missing: Vec<usize>) -> Result<(), BuildError> {
         let mut events = Events::new();
-        self.submit(&missing, &mut events);
+        self.submit(&missing, &mut events)?;
         let cancel = self.build.cancel.clone();
         while !self.in_jobs.is_empty() {
             let next = tokio::select! {
@@ -36,13 +36,14 @@ impl Evaluation<'_> {
                 // Others go on; what the lost one leaves is planned at once.
                 self.sources().await?;
                 let missing = self.missing();
-                self.submit(&missing, &mut events);
+                self.submit(&missing, &mut events)?;
             }
         }
         Ok(())
     }
 
-    fn submit(&mut self, missing: &[usize], events: &mut Events) {
+    fn submit(&mut self, missing: &[usize], events: &mut Events) -> Result<(), BuildError> {
+        self.plan()?;
         for part in cut(&self.graph, missing) {
             let id = JobId::new(hex::encode(rand::random::<[u8; 8]>()));
             let request = self.request(&id, &part);
@@ -55,6 +56,7 @@ impl Evaluation<'_> {
             let of_job = UnboundedReceiverStream::new(self.engine.farm.submit(request));
             events.push(of_job.map(move |event| (id.clone(), event)).boxed());
         }
+        Ok(())
     }
 
     fn request(&self, id: &JobId, part: &Part) -> JobRequest {
@@ -93,6 +95,7 @@ impl Evaluation<'_> {
             scope: self.engine.scope.clone(),
             platform: part.platform.clone(),
             order,
+            avoid: self.failed_on.clone(),
             host: Arc::new(BuildHost {
                 build: self.build.clone(),
                 state: self.state.clone(),
@@ -136,6 +139,7 @@ impl Evaluation<'_> {
         match event {
             JobEvent::Assigned { worker, emulated } => {
                 tracing::info!(build_id = %self.build.id, job = %job, worker_id = %worker, emulated, "a job has a worker");
+                self.workers.insert(job.clone(), worker);
                 Ok(false)
             }
             JobEvent::Waiting { reason } => {
@@ -155,11 +159,21 @@ impl Evaluation<'_> {
                 self.in_jobs.remove(job);
                 Ok(again)
             }
-            JobEvent::Refused { reason } => Err(BuildError::new(Code::FailedPrecondition, reason)),
+            JobEvent::Refused { reason } => Err(BuildError::new(Code::Unavailable, reason)),
             JobEvent::WorkerLost { worker, reason } => {
                 self.say(job, &format!("worker {worker} is lost ({reason}); what it had not finished goes elsewhere"));
                 self.in_jobs.remove(job);
                 self.forget_lost_results().await?;
+                Ok(true)
+            }
+            JobEvent::GivenBack { worker } => {
+                self.say(
+                    job,
+                    &format!(
+                        "worker {worker} is stopping; what it is not running already goes elsewhere"
+                    ),
+                );
+                self.in_jobs.remove(job);
                 Ok(true)
             }
         }
@@ -210,6 +224,7 @@ impl Evaluation<'_> {
             }
             failure::Kind::Cancelled => Ok(true),
             failure::Kind::Worker | failure::Kind::Unknown => {
+                self.failed_on.extend(self.workers.get(job).cloned());
                 self.failures += 1;
                 if self.failures >= 3 {
                     return Err(at_step(BuildError::new(Code::Internal, failure.message)));

@@ -1,7 +1,7 @@
 //! One worker's connection: what it sends while it is attached, and what follows from its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use buildyard_model::{JobId, WorkerId};
 use buildyard_proto::v1::{self as proto, from_worker, to_worker};
@@ -10,12 +10,20 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::claims::RunEnd;
 use super::convert::{held_from, held_to};
+use super::job::Job;
 use super::workers::{Line, Offer};
 use super::{Farm, dispatch, now};
 
 /// How long a worker may take to register once it is connected.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
+
+/// After how many heartbeats' time without any message a connection counts as broken.
+const SILENT_BEATS: u32 = 4;
+
+/// How long workers may take to come back after the coordinator was started anew.
+const COME_BACK_WITHIN: Duration = Duration::from_secs(15);
 
 /// What the worker reads.
 pub(super) type Orders = ReceiverStream<Result<proto::ToWorker, Status>>;
@@ -35,8 +43,9 @@ pub(super) async fn attach(
         ));
     };
     let offer = Offer::decode(&register)?;
-    let line = farm.workers.connect(offer.clone(), &register.session)?;
-    if line.replaced {
+    let had = farm.jobs_on(&offer.id);
+    let line = connect(farm, &offer, &register.session).await?;
+    if line.replaced || (register.fresh && farm.is_known(&offer.id)) {
         farm.worker_lost(&offer.id, "its process was started anew")
             .await
             .map_err(internal)?;
@@ -44,9 +53,13 @@ pub(super) async fn attach(
     let record = record(&offer);
     farm.store.put_worker(&record).await.map_err(internal)?;
     farm.note_known(record);
-    let registered = welcome(farm, &offer, &register, &line).await?;
+    let registered = welcome(farm, &offer, &register).await?;
     farm.workers
         .order(&offer.id, to_worker::Order::Registered(registered));
+    if line.resumed {
+        replan_forgotten_jobs(farm, &offer.id, &had, &register.jobs);
+        repeat_known(farm, &offer.id);
+    }
     tracing::info!(
         worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
         resumed = line.resumed, "a worker is connected"
@@ -58,32 +71,58 @@ pub(super) async fn attach(
     Ok(ReceiverStream::new(line.orders))
 }
 
+/// Gives the worker's name to this connection. While another process is connected under it, waits until that one is heard
+/// from (then this one is refused), or is gone, or was silent for so long that its connection counts as broken.
+async fn connect(farm: &Farm, offer: &Offer, session: &str) -> Result<Line, Status> {
+    let arrived = Instant::now();
+    loop {
+        if let Some(line) = farm.workers.connect(offer.clone(), session, arrived)? {
+            return Ok(line);
+        }
+        if arrived.elapsed() > silence(farm) {
+            farm.workers.cut(&offer.id);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn silence(farm: &Farm) -> Duration {
+    farm.config.heartbeat * SILENT_BEATS
+}
+
 /// What a worker that comes back may go on with.
 async fn welcome(
     farm: &Farm,
     offer: &Offer,
     register: &proto::Register,
-    line: &Line,
 ) -> Result<proto::Registered, Status> {
     let held = register
         .claims
         .iter()
         .map(held_from)
         .collect::<Result<Vec<_>, _>>()?;
-    let lost = farm
+    let mut lost = farm
         .store
         .renew(&offer.id, &held, now(), farm.config.claim_ttl)
         .await
         .map_err(internal)?;
+    for claim in held {
+        if lost.contains(&claim) {
+            continue;
+        }
+        if farm.claims.is_unwanted(&claim) {
+            // The order to stop it was lost on the way.
+            lost.push(claim);
+        } else {
+            farm.claims.adopt(claim, &offer.id);
+        }
+    }
     let lost_jobs = register
         .jobs
         .iter()
         .filter(|job| farm.job(&JobId::new(job.as_str())).is_none())
         .cloned()
         .collect();
-    if line.resumed {
-        replan_forgotten_jobs(farm, &offer.id, &register.jobs);
-    }
     Ok(proto::Registered {
         heartbeat_millis: u32::try_from(farm.config.heartbeat.as_millis()).unwrap_or(u32::MAX),
         lost_claims: lost.iter().map(held_to).collect(),
@@ -91,23 +130,42 @@ async fn welcome(
     })
 }
 
-/// Jobs that this worker should have but does not show: it never got the order, or their end was lost on the way.
-fn replan_forgotten_jobs(farm: &Farm, worker: &WorkerId, shown: &[String]) {
-    let jobs: Vec<_> = farm
-        .lock_jobs()
-        .values()
-        .filter(|job| job.is_on(worker))
-        .cloned()
-        .collect();
-    for job in jobs {
-        if !shown.iter().any(|id| id == job.request.id.as_str()) {
-            farm.lock_jobs().remove(&job.request.id);
-            farm.schedule(dispatch::Input::Ended(job.request.id.clone()));
+/// Jobs that this worker had before it came back but does not show: it never got the order, or their end was lost on the way.
+fn replan_forgotten_jobs(farm: &Farm, worker: &WorkerId, had: &[Arc<Job>], shown: &[String]) {
+    for job in had {
+        let forgotten = !shown.iter().any(|id| id == job.request.id.as_str());
+        if forgotten && farm.job(&job.request.id).is_some() {
+            farm.take_back(job);
             let reason = "the connection broke while the job was on its way".to_owned();
             job.tell(super::JobEvent::WorkerLost {
                 worker: worker.clone(),
                 reason,
             });
+        }
+    }
+}
+
+/// Tells a worker that came back what it may have missed.
+fn repeat_known(farm: &Farm, worker: &WorkerId) {
+    for job in farm.jobs_on(worker) {
+        for known in job.late() {
+            farm.order_known(worker, &job.request.id, known);
+        }
+    }
+}
+
+/// Gives up the workers of the time before this process that do not come back: what they held and had not published.
+pub(super) async fn give_up_absent(farm: Arc<Farm>) {
+    tokio::select! {
+        () = tokio::time::sleep(COME_BACK_WITHIN.max(farm.config.worker_grace)) => {}
+        () = farm.cancel.cancelled() => return,
+    }
+    for record in farm.known() {
+        if farm.workers.forget(&record.id, 0) {
+            let reason = "it did not come back after the coordinator was started anew";
+            if let Err(error) = farm.worker_lost(&record.id, reason).await {
+                tracing::error!(worker_id = %record.id, %error, "giving a lost worker's claims up failed");
+            }
         }
     }
 }
@@ -136,13 +194,17 @@ async fn serve(
     let mut draining = false;
     let reason = loop {
         let message = tokio::select! {
-            message = messages.next() => message,
+            message = tokio::time::timeout(silence(&farm), messages.next()) => message,
             () = farm.cancel.cancelled() => {
                 // The worker's stream of orders ends with this; a server that waits for its streams would wait for ever.
                 farm.workers.disconnect(&worker, line);
                 return;
             }
         };
+        let Ok(message) = message else {
+            break "nothing was heard from it for too long".to_owned();
+        };
+        farm.workers.heard(&worker, line);
         match message {
             Some(Ok(proto::FromWorker { event: Some(event) })) => {
                 draining |= matches!(event, from_worker::Event::Draining(_));
@@ -203,6 +265,11 @@ async fn handle(
                 farm.workers
                     .order(worker, to_worker::Order::StopStep(order));
             }
+            for forgotten in farm.claims.not_shown(worker, &held) {
+                tracing::warn!(worker_id = %worker, key = %forgotten.claim.key, "a worker does not know of a claim that it was given");
+                farm.store.release(&forgotten).await.map_err(internal)?;
+                farm.claims.end(&forgotten, RunEnd::GivenUp);
+            }
             Ok(())
         }
         from_worker::Event::Step(event) => super::steps::event(farm, worker, &event),
@@ -211,7 +278,7 @@ async fn handle(
             Ok(())
         }
         from_worker::Event::Draining(_) => {
-            farm.schedule(dispatch::Input::Draining(worker.clone()));
+            farm.worker_draining(worker);
             Ok(())
         }
     }

@@ -1,10 +1,12 @@
 //! The steps that are running, as far as this process knows, and who waits for each.
 //!
 //! The store decides who holds a claim. This table only wakes those who wait, and hands a step's events to every build
-//! that waits for it. After a restart it is empty, and waiting falls back to asking the store once a second.
+//! that waits for it. After a restart it is empty; workers that come back show what they run, and that is adopted: it goes
+//! on without an owner.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use buildyard_model::{JobId, StepDigest, WorkerId};
 use buildyard_proto::v1 as proto;
@@ -31,8 +33,10 @@ pub(super) enum RunEnd {
 /// A running step.
 pub(super) struct Run {
     pub(super) held: HeldClaim,
-    pub(super) owner: JobStep,
+    /// The step that it was claimed for; none for one that was adopted.
+    pub(super) owner: Option<JobStep>,
     pub(super) worker: WorkerId,
+    begun: Instant,
     end: watch::Sender<Option<RunEnd>>,
     audience: Mutex<Audience>,
 }
@@ -42,6 +46,14 @@ struct Audience {
     watchers: Vec<JobStep>,
     backlog: Vec<proto::StepEvent>,
     owner_left: bool,
+    /// Heartbeats in a row that did not show it.
+    not_shown: u8,
+}
+
+impl Audience {
+    fn is_empty(&self) -> bool {
+        self.owner_left && self.watchers.is_empty()
+    }
 }
 
 impl Run {
@@ -51,7 +63,7 @@ impl Run {
         by: JobStep,
     ) -> (Vec<proto::StepEvent>, watch::Receiver<Option<RunEnd>>) {
         let mut audience = self.audience();
-        let backlog = if audience.watchers.contains(&by) || by == self.owner {
+        let backlog = if audience.watchers.contains(&by) || self.owner.as_ref() == Some(&by) {
             Vec::new()
         } else {
             audience.watchers.push(by);
@@ -73,10 +85,18 @@ impl Run {
     fn leave(&self, job: &JobId) -> bool {
         let mut audience = self.audience();
         audience.watchers.retain(|(watching, _)| watching != job);
-        if self.owner.0 == *job {
+        if self.owner.as_ref().is_some_and(|(owner, _)| owner == job) {
             audience.owner_left = true;
         }
-        audience.owner_left && audience.watchers.is_empty()
+        audience.is_empty()
+    }
+
+    /// A heartbeat came that did or did not show it. Returns whether its worker seems not to know of it: an answer to a
+    /// claim may cross one heartbeat, not two.
+    fn shown(&self, shown: bool) -> bool {
+        let mut audience = self.audience();
+        audience.not_shown = if shown { 0 } else { audience.not_shown + 1 };
+        audience.not_shown >= 2
     }
 
     fn audience(&self) -> MutexGuard<'_, Audience> {
@@ -93,7 +113,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// A claim was given.
+    /// A claim was given, or the answer is given again.
     pub(super) fn begin(
         &self,
         claim: ClaimKey,
@@ -101,19 +121,59 @@ impl Claims {
         owner: JobStep,
         worker: WorkerId,
     ) {
+        self.insert(HeldClaim { claim, generation }, Some(owner), worker);
+    }
+
+    /// A worker shows a claim that it holds by right.
+    pub(super) fn adopt(&self, held: HeldClaim, worker: &WorkerId) {
+        self.insert(held, None, worker.clone());
+    }
+
+    fn insert(&self, held: HeldClaim, owner: Option<JobStep>, worker: WorkerId) {
+        let mut runs = self.lock();
+        if runs.get(&held.claim).is_some_and(|run| run.held == held) {
+            return;
+        }
+        let audience = Audience {
+            owner_left: owner.is_none(),
+            ..Audience::default()
+        };
         let run = Run {
-            held: HeldClaim {
-                claim: claim.clone(),
-                generation,
-            },
+            held: held.clone(),
             owner,
             worker,
+            begun: Instant::now(),
             end: watch::Sender::new(None),
-            audience: Mutex::default(),
+            audience: Mutex::new(audience),
         };
-        if let Some(before) = self.lock().insert(claim, Arc::new(run)) {
+        if let Some(before) = runs.insert(held.claim, Arc::new(run)) {
             before.end.send_replace(Some(RunEnd::GivenUp));
         }
+    }
+
+    /// Whether a run is known and its last audience has left. One that was adopted has not had any yet.
+    pub(super) fn is_unwanted(&self, held: &HeldClaim) -> bool {
+        let run = self.get(&held.claim).filter(|run| run.held == *held);
+        run.is_some_and(|run| run.owner.is_some() && run.audience().is_empty())
+    }
+
+    /// Claims that a worker should hold but does not show for the second time.
+    pub(super) fn not_shown(&self, worker: &WorkerId, shown: &[HeldClaim]) -> Vec<HeldClaim> {
+        let runs = self.lock();
+        let of_worker = runs.values().filter(|run| run.worker == *worker);
+        of_worker
+            .filter(|run| run.shown(shown.contains(&run.held)))
+            .map(|run| run.held.clone())
+            .collect()
+    }
+
+    /// Runs that began that long ago and that nobody wants.
+    pub(super) fn orphans(&self, age: Duration) -> Vec<Arc<Run>> {
+        let runs = self.lock();
+        let old = runs.values().filter(|run| run.begun.elapsed() > age);
+        old.filter(|run| run.audience().is_empty())
+            .cloned()
+            .collect()
     }
 
     /// The run of this claim.
@@ -125,7 +185,7 @@ impl Claims {
     pub(super) fn owned_by(&self, owner: &JobStep) -> Option<Arc<Run>> {
         self.lock()
             .values()
-            .find(|run| run.owner == *owner)
+            .find(|run| run.owner.as_ref() == Some(owner))
             .cloned()
     }
 
@@ -151,6 +211,13 @@ impl Claims {
     pub(super) fn leave(&self, job: &JobId) -> Vec<Arc<Run>> {
         let runs: Vec<_> = self.lock().values().cloned().collect();
         runs.into_iter().filter(|run| run.leave(job)).collect()
+    }
+
+    /// How many steps wait for a run of another's.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> usize {
+        let runs = self.lock();
+        runs.values().map(|run| run.audience().watchers.len()).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClaimKey, Arc<Run>>> {

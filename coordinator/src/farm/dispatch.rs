@@ -51,7 +51,7 @@ pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Inp
         };
         let event = match input {
             None => Event::Tick,
-            Some(input) => event(input, &mut queued),
+            Some(input) => event(&farm, input, &mut queued),
         };
         for decision in decide(&mut state, event, Instant::now()) {
             carry_out(&farm, &mut queued, decision);
@@ -59,7 +59,7 @@ pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Inp
     }
 }
 
-fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
+fn event(farm: &Farm, input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
     match input {
         Input::Known(record) => Event::WorkerKnown(WorkerInfo {
             id: record.id,
@@ -67,19 +67,11 @@ fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
             emulated: record.emulated,
             slots: record.slots.saturating_mul(JOBS_PER_SLOT),
         }),
-        Input::Joined(offer) => Event::WorkerJoined {
-            worker: WorkerInfo {
-                id: offer.id,
-                native: offer.native,
-                emulated: offer
-                    .emulated
-                    .into_iter()
-                    .map(|(platform, _)| platform)
-                    .collect(),
-                slots: offer.slots.saturating_mul(JOBS_PER_SLOT),
-            },
-            running: Vec::new(),
-        },
+        Input::Joined(offer) => {
+            let running = queued.values().filter(|job| job.is_on(&offer.id));
+            let running = running.map(|job| job.request.id.clone()).collect();
+            joined(offer, running)
+        }
         // Within its grace time a worker keeps its jobs but gets no new ones.
         Input::Away(worker) | Input::Draining(worker) => Event::WorkerDraining(worker),
         Input::Lost(worker) => Event::WorkerLost(worker),
@@ -90,25 +82,44 @@ fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
                 build: request.build.clone(),
                 platform: request.platform.clone(),
                 weight: 1,
-                locality: BTreeMap::new(),
+                locality: locality(farm, &request.avoid),
             });
             queued.insert(request.id.clone(), job);
             event
         }
-        Input::Ended(job) => {
-            let known = queued.remove(&job);
-            let worker = known.and_then(|job| {
-                job.worker
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .clone()
-            });
-            match worker {
-                Some(worker) => Event::JobFinished { job, worker },
-                None => Event::JobCancelled(job),
-            }
-        }
+        Input::Ended(job) => match queued.remove(&job).and_then(|job| job.worker()) {
+            Some(worker) => Event::JobFinished { job, worker },
+            None => Event::JobCancelled(job),
+        },
     }
+}
+
+fn joined(offer: Offer, running: Vec<JobId>) -> Event {
+    Event::WorkerJoined {
+        worker: WorkerInfo {
+            id: offer.id,
+            native: offer.native,
+            emulated: offer
+                .emulated
+                .into_iter()
+                .map(|(platform, _)| platform)
+                .collect(),
+            slots: offer.slots.saturating_mul(JOBS_PER_SLOT),
+        },
+        running,
+    }
+}
+
+/// Makes everybody but those to be avoided look near.
+fn locality(farm: &Farm, avoid: &[WorkerId]) -> BTreeMap<WorkerId, u64> {
+    if avoid.is_empty() {
+        return BTreeMap::new();
+    }
+    let others = farm.workers.connected().into_iter().map(|offer| offer.id);
+    others
+        .filter(|id| !avoid.contains(id))
+        .map(|id| (id, 1))
+        .collect()
 }
 
 fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decision) {
@@ -117,24 +128,27 @@ fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decis
             job,
             worker,
             emulated,
-        }
-        | Decision::Resume {
-            job,
-            worker,
-            emulated,
         } => {
             let Some(job) = queued.get(&job) else { return };
-            job.assign(Some(worker.clone()));
+            if farm.job(&job.request.id).is_none() {
+                // It was cancelled a moment ago; its end, which follows, finds out where it was.
+                job.assign(&worker, |_| true);
+                return;
+            }
             job.tell(JobEvent::Assigned {
                 worker: worker.clone(),
                 emulated,
             });
-            let order = to_worker::Order::StartJob(job.request.order.clone());
-            if !farm.workers.order(&worker, order) {
+            let send = |order| {
+                farm.workers
+                    .order(&worker, to_worker::Order::StartJob(order))
+            };
+            if !job.assign(&worker, send) {
+                // Nothing more goes there until it is connected again.
+                farm.schedule(Input::Away(worker.clone()));
+                farm.take_back(job);
                 let reason = "it did not take the job".to_owned();
-                farm.lock_jobs().remove(&job.request.id);
                 job.tell(JobEvent::WorkerLost { worker, reason });
-                farm.schedule(Input::Ended(job.request.id.clone()));
             }
         }
         Decision::Refuse { job, reason } => {
@@ -152,8 +166,8 @@ fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decis
                 });
             }
         }
-        // Jobs of lost workers are planned anew by their builds, never by the scheduler; and a worker that is told to stop
+        // Jobs of lost workers are planned anew by their builds, never by the scheduler, so none is resumed; and a worker that is told to stop
         // a job has been told so when the job was cancelled.
-        Decision::Stop { .. } | Decision::RunHere { .. } => {}
+        Decision::Resume { .. } | Decision::Stop { .. } | Decision::RunHere { .. } => {}
     }
 }

@@ -153,6 +153,9 @@ pub(super) async fn write(
         .map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let layer: LayerId = first.layer.parse().map_err(malformed("layer id"))?;
     held_from(&first.claim.unwrap_or_default())?;
+    if farm.layers.is_published(layer).await.map_err(internal)? {
+        return Ok(());
+    }
     if !farm
         .layers
         .may_publish(layer, flat, &worker.id)
@@ -180,6 +183,12 @@ pub(super) async fn write(
             Some(message) => next = message?.chunk,
             None => break,
         }
+    }
+    // A client that goes away in the middle looks like one that has sent all.
+    if !farm.layers.has_all(layer, flat).await.map_err(internal)? {
+        return Err(Status::aborted(format!(
+            "the upload of flat file {flat} ended before all of it was there; send it again"
+        )));
     }
     farm.layers.published(layer).await.map_err(internal)?;
     farm.changed.notify_waiters();

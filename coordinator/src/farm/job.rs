@@ -1,7 +1,7 @@
 //! Jobs as the coordinator holds them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_model::{BuildId, Chain, JobId, Platform, Scope, StepDigest, WorkerId};
 use buildyard_proto::v1 as proto;
@@ -21,6 +21,8 @@ pub struct JobRequest {
     pub platform: Option<Platform>,
     /// The order as the worker gets it.
     pub order: proto::StartJob,
+    /// Workers that could not do it before: others are preferred.
+    pub avoid: Vec<WorkerId>,
     /// The build behind it.
     pub host: Arc<dyn JobHost>,
 }
@@ -63,6 +65,11 @@ pub enum JobEvent {
         /// Why it is counted as lost.
         reason: String,
     },
+    /// Its worker is stopping. Steps that run there may still end; the rest goes elsewhere.
+    GivenBack {
+        /// Which.
+        worker: WorkerId,
+    },
 }
 
 /// A job under way.
@@ -70,8 +77,16 @@ pub(super) struct Job {
     pub(super) request: JobRequest,
     /// Which steps are run anew whatever is stored.
     pub(super) ignore_cache: HashMap<StepDigest, bool>,
-    pub(super) worker: Mutex<Option<WorkerId>>,
+    place: Mutex<Place>,
     events: mpsc::UnboundedSender<JobEvent>,
+}
+
+/// Where a job is. One lock for both: a result that becomes known while the job is handed over is in the order or follows it.
+#[derive(Default)]
+struct Place {
+    worker: Option<WorkerId>,
+    /// Inputs from elsewhere that became known after the job was queued.
+    late: Vec<proto::KnownResult>,
 }
 
 impl Job {
@@ -88,7 +103,7 @@ impl Job {
             Arc::new(Self {
                 request,
                 ignore_cache,
-                worker: Mutex::new(None),
+                place: Mutex::default(),
                 events,
             }),
             receiver,
@@ -101,14 +116,45 @@ impl Job {
     }
 
     pub(super) fn is_on(&self, worker: &WorkerId) -> bool {
-        self.lock_worker().as_ref() == Some(worker)
+        self.place().worker.as_ref() == Some(worker)
     }
 
-    pub(super) fn assign(&self, worker: Option<WorkerId>) {
-        *self.lock_worker() = worker;
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        self.place().worker.clone()
     }
 
-    fn lock_worker(&self) -> std::sync::MutexGuard<'_, Option<WorkerId>> {
-        self.worker.lock().expect("nobody panics while holding it")
+    /// Hands the job to a worker: `send` gets the order with all that is known by now. Returns whether it was sent.
+    pub(super) fn assign(
+        &self,
+        worker: &WorkerId,
+        send: impl FnOnce(proto::StartJob) -> bool,
+    ) -> bool {
+        let mut place = self.place();
+        place.worker = Some(worker.clone());
+        let mut order = self.request.order.clone();
+        order.known.extend(place.late.iter().cloned());
+        send(order)
+    }
+
+    /// An input from elsewhere is known. `send` passes it on where the job has a worker already.
+    pub(super) fn learn(
+        &self,
+        known: proto::KnownResult,
+        send: impl FnOnce(&WorkerId, proto::KnownResult),
+    ) {
+        let mut place = self.place();
+        place.late.push(known.clone());
+        if let Some(worker) = &place.worker {
+            send(worker, known);
+        }
+    }
+
+    /// Inputs that became known after the job was queued: a worker that comes back may have missed them.
+    pub(super) fn late(&self) -> Vec<proto::KnownResult> {
+        self.place().late.clone()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().expect("nobody panics while holding it")
     }
 }

@@ -15,6 +15,9 @@ mod job;
 mod secrets;
 mod service;
 mod steps;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -109,11 +112,18 @@ impl Farm {
             cancel,
         });
         for record in known {
+            farm.workers.expect(&record);
             farm.schedule(dispatch::Input::Known(record));
         }
         farm.tasks.spawn(dispatch::run(farm.clone(), inputs));
-        farm.tasks.spawn(steps::expire_claims(farm.clone()));
+        farm.tasks.spawn(sweep::run(farm.clone()));
+        farm.tasks.spawn(attach::give_up_absent(farm.clone()));
         Ok(farm)
+    }
+
+    /// Ends the workers' connections once they have got what was ordered; they try to come back.
+    pub fn hang_up(&self) {
+        self.workers.cut_all();
     }
 
     /// Waits for everything that the farm has under way to end; call it after `cancel`.
@@ -145,16 +155,15 @@ impl Farm {
     /// How many jobs wait for a worker, and how many have one.
     pub fn jobs(&self) -> (usize, usize) {
         let jobs = self.lock_jobs();
-        let waiting = jobs
-            .values()
-            .filter(|job| {
-                job.worker
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .is_none()
-            })
-            .count();
+        let waiting = jobs.values().filter(|job| job.worker().is_none()).count();
         (waiting, jobs.len() - waiting)
+    }
+
+    fn is_known(&self, worker: &WorkerId) -> bool {
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .contains_key(worker)
     }
 
     fn note_known(&self, record: WorkerRecord) {
@@ -178,12 +187,7 @@ impl Farm {
             return;
         };
         self.schedule(dispatch::Input::Ended(id.clone()));
-        let worker = job
-            .worker
-            .lock()
-            .expect("nobody panics while holding it")
-            .clone();
-        if let Some(worker) = worker {
+        if let Some(worker) = job.worker() {
             let order = proto::CancelJob {
                 job: id.to_string(),
                 reason: reason.to_owned(),
@@ -197,20 +201,17 @@ impl Farm {
     /// Tells a job that an input which another job evaluates is known.
     pub fn step_known(&self, id: &JobId, known: proto::KnownResult) {
         let Some(job) = self.job(id) else { return };
-        let worker = job
-            .worker
-            .lock()
-            .expect("nobody panics while holding it")
-            .clone();
-        if let Some(worker) = worker {
-            let order = proto::StepKnown {
-                job: id.to_string(),
-                step: known.step,
-                result: known.result,
-            };
-            self.workers
-                .order(&worker, to_worker::Order::StepKnown(order));
-        }
+        job.learn(known, |worker, known| self.order_known(worker, id, known));
+    }
+
+    fn order_known(&self, worker: &WorkerId, job: &JobId, known: proto::KnownResult) {
+        let order = proto::StepKnown {
+            job: job.to_string(),
+            step: known.step,
+            result: known.result,
+        };
+        self.workers
+            .order(worker, to_worker::Order::StepKnown(order));
     }
 
     /// Asks all workers to stop taking jobs and end.
@@ -254,7 +255,7 @@ impl Farm {
 
     /// A worker is gone for good: its claims lapse, its jobs are planned anew.
     async fn worker_lost(&self, worker: &WorkerId, reason: &str) -> Result<(), StoreError> {
-        tracing::warn!(worker_id = %worker, reason, "a worker is lost");
+        tracing::info!(worker_id = %worker, reason, "a worker is given up");
         for lapsed in self.store.release_worker(worker, now()).await? {
             self.claims.end(&lapsed.held, claims::RunEnd::GivenUp);
         }
@@ -263,16 +264,8 @@ impl Farm {
             tracing::warn!(worker_id = %worker, steps = ?unpublished, "finished steps went with the worker and are run again");
         }
         self.layers.forget_memory();
-        let jobs: Vec<_> = self
-            .lock_jobs()
-            .values()
-            .filter(|job| job.is_on(worker))
-            .cloned()
-            .collect();
-        for job in jobs {
-            self.lock_jobs().remove(&job.request.id);
-            self.schedule(dispatch::Input::Ended(job.request.id.clone()));
-            self.claims.leave(&job.request.id);
+        for job in self.jobs_on(worker) {
+            self.take_back(&job);
             job.tell(JobEvent::WorkerLost {
                 worker: worker.clone(),
                 reason: reason.to_owned(),
@@ -281,6 +274,30 @@ impl Farm {
         self.schedule(dispatch::Input::Lost(worker.clone()));
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// A worker is stopping: it ends the steps that it runs, the rest of its jobs is planned anew.
+    fn worker_draining(&self, worker: &WorkerId) {
+        self.schedule(dispatch::Input::Draining(worker.clone()));
+        for job in self.jobs_on(worker) {
+            self.take_back(&job);
+            job.tell(JobEvent::GivenBack {
+                worker: worker.clone(),
+            });
+        }
+    }
+
+    /// A job is its worker's no more; what it runs there goes on for whoever asks for it next.
+    fn take_back(&self, job: &job::Job) {
+        self.lock_jobs().remove(&job.request.id);
+        self.schedule(dispatch::Input::Ended(job.request.id.clone()));
+        self.claims.leave(&job.request.id);
+    }
+
+    fn jobs_on(&self, worker: &WorkerId) -> Vec<Arc<job::Job>> {
+        let jobs = self.lock_jobs();
+        let on_it = jobs.values().filter(|job| job.is_on(worker));
+        on_it.cloned().collect()
     }
 
     fn schedule(&self, input: dispatch::Input) {

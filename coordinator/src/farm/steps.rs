@@ -6,7 +6,7 @@ use std::time::Duration;
 use buildyard_model::{Chain, JobId, LayerId, StepDigest, WorkerId};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, failure, step_event};
 use buildyard_proto::{decode_result, encode_result};
-use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult};
+use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult, StoreError};
 use tonic::Status;
 
 use super::attach::internal;
@@ -18,6 +18,11 @@ use super::{Farm, JobEvent, now};
 
 /// How long those who wait for a step sleep at most before they ask the store again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The same where nobody can wake them.
+const ASK_AT_ONCE: Duration = Duration::from_millis(100);
+
+const NOT_WANTED: &str = "is not wanted any more";
 
 /// Passes an event of a step on to its build, and to the builds that wait for the same run.
 pub(super) fn event(
@@ -46,7 +51,7 @@ pub(super) fn event(
 
 /// Answers a claim; stays open while somebody else runs the step.
 pub(super) async fn claim(
-    farm: &Farm,
+    farm: &Arc<Farm>,
     worker: &Offer,
     request: proto::ClaimRequest,
 ) -> Result<claim_reply::Answer, Status> {
@@ -75,19 +80,14 @@ pub(super) async fn claim(
             .claims
             .get(&claim)
             .map(|run| run.watch((by.job.clone(), step)));
-        match farm
-            .store
-            .claim_step(&claim, &by, now(), farm.config.claim_ttl)
-            .await
-            .map_err(internal)?
-        {
+        let taken = take(farm, &claim, &by).await?;
+        // A job that was given up before it joined has not been counted among those who left.
+        if farm.job(&by.job).is_none() {
+            farm.stop_unwanted(&by.job, NOT_WANTED);
+            return Err(Status::cancelled(format!("job {} {NOT_WANTED}", by.job)));
+        }
+        match taken {
             Claim::Run { generation } => {
-                farm.claims.begin(
-                    claim.clone(),
-                    generation,
-                    (by.job.clone(), step),
-                    worker.id.clone(),
-                );
                 let held = buildyard_store::HeldClaim { claim, generation };
                 return Ok(claim_reply::Answer::Run(held_to(&held)));
             }
@@ -107,18 +107,29 @@ pub(super) async fn claim(
                     .map_err(internal)?;
             }
             Claim::Held { .. } => {
-                if let Some(failure) = wait(farm, &job, step, waiting).await {
+                if let Some(failure) = wait(farm, &job, step, waiting).await? {
                     return Ok(claim_reply::Answer::Failure(failure));
                 }
             }
         }
-        if farm.job(&by.job).is_none() {
-            return Err(Status::cancelled(format!(
-                "job {} is not wanted any more",
-                by.job
-            )));
-        }
     }
+}
+
+/// Asks the store, and notes a claim that it gives. Both in a task: a worker that hangs up in between leaves no claim behind
+/// of which nobody knows.
+async fn take(farm: &Arc<Farm>, claim: &ClaimKey, by: &ClaimedBy) -> Result<Claim, Status> {
+    let (farm, claim, by) = (farm.clone(), claim.clone(), by.clone());
+    let tasks = farm.tasks.clone();
+    let taken = tasks.spawn(async move {
+        let ttl = farm.config.claim_ttl;
+        let taken = farm.store.claim_step(&claim, &by, now(), ttl).await?;
+        if let Claim::Run { generation } = taken {
+            farm.claims
+                .begin(claim, generation, (by.job, by.step), by.worker);
+        }
+        Ok::<_, StoreError>(taken)
+    });
+    taken.await.map_err(internal)?.map_err(internal)
 }
 
 type Waiting = (
@@ -127,27 +138,30 @@ type Waiting = (
 );
 
 /// Waits for a run to end, at most until it is time to ask the store again. Returns its failure.
+///
+/// # Errors
+/// The farm stops: the worker asks the next coordinator.
 async fn wait(
     farm: &Farm,
     job: &Job,
     step: StepDigest,
     waiting: Option<Waiting>,
-) -> Option<proto::Failure> {
+) -> Result<Option<proto::Failure>, Status> {
     let Some((backlog, mut end)) = waiting else {
-        // Claimed before this process started, or ended just now.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        return None;
+        // Ended just now, or claimed before this process started by a worker that has not come back yet.
+        tokio::time::sleep(ASK_AT_ONCE).await;
+        return Ok(None);
     };
     for event in backlog {
         job.request.host.step_event(step, "", &event);
     }
     tokio::select! {
         ended = end.wait_for(Option::is_some) => match ended.as_deref() {
-            Ok(Some(RunEnd::Failed(failure))) => Some(proto::Failure { step: step.to_string(), ..failure.clone() }),
-            _ => None,
+            Ok(Some(RunEnd::Failed(failure))) => Ok(Some(proto::Failure { step: step.to_string(), ..failure.clone() })),
+            _ => Ok(None),
         },
-        () = tokio::time::sleep(ASK_AGAIN) => None,
-        () = farm.cancel.cancelled() => None,
+        () = tokio::time::sleep(ASK_AGAIN) => Ok(None),
+        () = farm.cancel.cancelled() => Err(Status::unavailable("the coordinator is stopping")),
     }
 }
 
@@ -188,13 +202,29 @@ async fn succeeded(
     let chains =
         decode_result(&completed.result.unwrap_or_default()).map_err(malformed("layer id"))?;
     let run = farm.claims.get(&held.claim).filter(|run| run.held == *held);
-    let owner = run.as_ref().map(|run| run.owner.clone());
+    let owner = run.as_ref().and_then(|run| run.owner.clone());
     let job = owner.as_ref().and_then(|(job, _)| farm.job(job));
     if let Some(job) = &job {
         // What is held while it is being removed is found missing later, and made again.
         job.request.host.holds(&chains);
     }
-    for layer in &completed.layers {
+    let lost = farm
+        .store
+        .renew(
+            &worker.id,
+            std::slice::from_ref(held),
+            now(),
+            farm.config.claim_ttl,
+        )
+        .await
+        .map_err(internal)?;
+    // Without a valid claim nothing is taken in. It may still be the repetition of what was recorded.
+    let layers = if lost.is_empty() {
+        &completed.layers[..]
+    } else {
+        &[]
+    };
+    for layer in layers {
         let id: LayerId = layer.id.parse().map_err(malformed("layer id"))?;
         farm.layers
             .put_made(id, &layer.toc, &worker.id, worker.shares_flat_files, now())
@@ -247,28 +277,4 @@ fn step_name(job: &Job, step: &StepDigest) -> Option<String> {
         .iter()
         .find(|candidate| candidate.digest == text)
         .map(|step| step.name.clone())
-}
-
-/// Wakes those who wait for claims that lapsed, again and again until the farm ends.
-pub(super) async fn expire_claims(farm: Arc<Farm>) {
-    const FORGET: Duration = Duration::from_secs(24 * 3600);
-    let mut tick = tokio::time::interval(ASK_AGAIN.max(farm.config.claim_ttl / 10));
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = farm.cancel.cancelled() => return,
-        }
-        match farm.store.expire(now(), now().minus(FORGET)).await {
-            Ok(lapsed) => {
-                for lapsed in lapsed {
-                    tracing::warn!(worker_id = %lapsed.by.worker, step = %lapsed.by.step, "a claim lapsed");
-                    farm.claims.end(&lapsed.held, RunEnd::GivenUp);
-                }
-            }
-            Err(error) => tracing::error!(%error, "lapsed claims could not be looked up"),
-        }
-        if let Err(error) = farm.store.flush_uses().await {
-            tracing::error!(%error, "uses could not be written down");
-        }
-    }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use buildyard_model::{Platform, WorkerId};
 use buildyard_proto::v1::{self as proto, to_worker};
+use buildyard_store::WorkerRecord;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -71,7 +73,10 @@ impl Offer {
 
 struct Entry {
     offer: Offer,
-    session: String,
+    /// None for one that was here before this process started and has not come back yet.
+    session: Option<String>,
+    /// When it was heard from last.
+    heard: Instant,
     /// Grows with each connection of any worker: tells a stale end of connection from the present one's.
     line: u64,
     orders: Option<mpsc::Sender<Result<proto::ToWorker, Status>>>,
@@ -98,36 +103,92 @@ struct Table {
 }
 
 impl Workers {
-    /// A worker registered on a new connection.
-    pub(super) fn connect(&self, offer: Offer, session: &str) -> Result<Line, Status> {
+    /// A worker from before this process's start is waited for.
+    pub(super) fn expect(&self, record: &WorkerRecord) {
+        let entry = Entry {
+            offer: Offer {
+                id: record.id.clone(),
+                native: record.native.clone(),
+                emulated: Vec::new(),
+                slots: record.slots,
+                shares_flat_files: false,
+                version: String::new(),
+                networks: Vec::new(),
+            },
+            session: None,
+            heard: Instant::now(),
+            line: 0,
+            orders: None,
+        };
+        self.lock().entries.insert(record.id.clone(), entry);
+    }
+
+    /// A worker registered on a new connection, at `arrived`. Where another process is connected under its name: `None`
+    /// while it is not known whether that one is still there.
+    ///
+    /// # Errors
+    /// The other one was heard from since.
+    pub(super) fn connect(
+        &self,
+        offer: Offer,
+        session: &str,
+        arrived: Instant,
+    ) -> Result<Option<Line>, Status> {
         let (orders, receiver) = mpsc::channel(QUEUED_ORDERS);
         let mut table = self.lock();
         table.lines += 1;
         let number = table.lines;
         let before = table.entries.get(&offer.id);
-        let resumed = before.is_some_and(|before| before.session == session);
-        if before.is_some_and(|before| {
-            before.orders.as_ref().is_some_and(|o| !o.is_closed()) && !resumed
-        }) {
-            return Err(Status::already_exists(format!(
-                "a worker named {} is connected already; give this one another --name",
-                offer.id
-            )));
+        let resumed = before.is_some_and(|before| before.session.as_deref() == Some(session));
+        let other = before.filter(|before| !resumed && before.orders.is_some());
+        if let Some(other) = other {
+            return if other.heard > arrived {
+                Err(Status::already_exists(format!(
+                    "a worker named {} is connected already; give this one another --name",
+                    offer.id
+                )))
+            } else {
+                Ok(None)
+            };
         }
-        let replaced = before.is_some() && !resumed;
+        let replaced = before.is_some_and(|before| before.session.is_some()) && !resumed;
         let entry = Entry {
             offer,
-            session: session.to_owned(),
+            session: Some(session.to_owned()),
+            heard: Instant::now(),
             line: number,
             orders: Some(orders),
         };
         table.entries.insert(entry.offer.id.clone(), entry);
-        Ok(Line {
+        Ok(Some(Line {
             number,
             orders: receiver,
             resumed,
             replaced,
-        })
+        }))
+    }
+
+    /// Something came over a connection.
+    pub(super) fn heard(&self, worker: &WorkerId, line: u64) {
+        if let Some(entry) = self.lock().entries.get_mut(worker)
+            && entry.line == line
+        {
+            entry.heard = Instant::now();
+        }
+    }
+
+    /// Ends a worker's connection from this side.
+    pub(super) fn cut(&self, worker: &WorkerId) {
+        if let Some(entry) = self.lock().entries.get_mut(worker) {
+            entry.orders = None;
+        }
+    }
+
+    /// Ends all connections from this side, behind what was ordered.
+    pub(super) fn cut_all(&self) {
+        for entry in self.lock().entries.values_mut() {
+            entry.orders = None;
+        }
     }
 
     /// A connection ended. Returns whether it was the worker's present one.
@@ -160,23 +221,24 @@ impl Workers {
         self.lock()
             .entries
             .values()
-            .find(|entry| entry.session == session)
+            .find(|entry| entry.session.as_deref() == Some(session))
             .map(|entry| entry.offer.clone())
     }
 
-    /// Sends an order. Returns whether it could be sent; where not, the connection's end does the rest.
+    /// Sends an order. Returns whether it could be sent. Where not, the connection is ended: the worker comes back and shows
+    /// what it has, which tells what it missed.
     pub(super) fn order(&self, worker: &WorkerId, order: to_worker::Order) -> bool {
-        let table = self.lock();
-        let Some(orders) = table
-            .entries
-            .get(worker)
-            .and_then(|entry| entry.orders.as_ref())
-        else {
+        let mut table = self.lock();
+        let Some(entry) = table.entries.get_mut(worker) else {
+            return false;
+        };
+        let Some(orders) = &entry.orders else {
             return false;
         };
         let sent = orders.try_send(Ok(proto::ToWorker { order: Some(order) }));
         if let Err(error) = &sent {
-            tracing::warn!(worker_id = %worker, %error, "an order could not be sent to a worker");
+            tracing::warn!(worker_id = %worker, %error, "an order could not be sent to a worker; its connection is ended");
+            entry.orders = None;
         }
         sent.is_ok()
     }

@@ -195,6 +195,23 @@ impl LayerStore {
             && record.flats.iter().any(|(named, _)| *named == flat))
     }
 
+    /// Whether all bytes of `layer` are here.
+    pub async fn is_published(&self, layer: LayerId) -> Result<bool, LayersError> {
+        let record = self.record(layer).await?;
+        Ok(record.is_some_and(|record| record.published))
+    }
+
+    /// Whether all that `layer` names of `flat` is here.
+    pub async fn has_all(&self, layer: LayerId, flat: FlatId) -> Result<bool, LayersError> {
+        let Some(toc) = self.toc(layer).await? else {
+            return Ok(false);
+        };
+        Ok(!self
+            .missing(&toc)?
+            .iter()
+            .any(|(missing, _)| *missing == flat))
+    }
+
     /// Whether the bytes of `layer` that are not here are still to come from the worker that made it.
     pub async fn is_expected(&self, layer: LayerId) -> Result<bool, LayersError> {
         Ok(self

@@ -49,6 +49,9 @@ pub struct Register {
     /// How its steps reach a network: "private" or "none"; "host" beside it where allowed.
     #[prost(string, repeated, tag = "9")]
     pub networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// This process has never been registered before: whatever else is known under its name was another process's.
+    #[prost(bool, tag = "10")]
+    pub fresh: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

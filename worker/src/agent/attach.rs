@@ -1,10 +1,11 @@
 //! Being attached: registering, heartbeats, orders; again when the connection breaks, until told to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use buildyard_layer::FlatFiles;
+use buildyard_model::{Digest, StepDigest};
 use buildyard_proto::decode_result;
 use buildyard_proto::v1::{self as proto, from_worker, to_worker};
 use tokio::sync::{Semaphore, mpsc};
@@ -22,10 +23,12 @@ use super::link;
 use super::machine::Machine;
 use super::running::Running;
 use super::spec::JobSpec;
+use super::{step, upload};
 
-/// How long running steps may take to end when the worker is told to stop.
-const GRACE: Duration = Duration::from_secs(10);
-/// Longest pause between two tries to attach.
+/// How long what was stopped may take to be gone.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+/// Pauses between two tries to attach.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs a worker until `cancel`; then it takes nothing new, lets running steps end for a moment, and stops the rest.
@@ -43,21 +46,40 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
     let snapshots = machine.executor.as_ref().map(Executor::snapshots);
     let keeping = machine.cache.clone().run(snapshots, own, stopped.clone());
     tasks.spawn(keeping);
-    let mut pause = Duration::from_millis(50);
-    let mut refused = None;
+    let attachment = Attachment {
+        machine: &machine,
+        config: &config,
+        session: &session,
+        fresh: true,
+        events: &mut events,
+        tasks: &tasks,
+        cancel: &cancel,
+    };
+    let outcome = stay_attached(attachment).await;
+    cancel_jobs(&machine);
+    machine.running.stop_all();
+    let _ = tokio::time::timeout(AFTERWARDS, machine.running.ended()).await;
+    stopped.cancel();
+    tasks.close();
+    tasks.wait().await;
+    if let Some(executor) = &machine.executor {
+        executor.close().await;
+    }
+    machine.uploads.close();
+    let _ = tokio::time::timeout(AFTERWARDS, machine.uploads.wait()).await;
+    outcome
+}
+
+/// Attaches again and again until the worker is told to stop.
+async fn stay_attached(mut attachment: Attachment<'_>) -> anyhow::Result<()> {
+    let cancel = attachment.cancel.clone();
+    let mut pause = SHORTEST_PAUSE;
     while !cancel.is_cancelled() {
-        let began = std::time::Instant::now();
-        match attached(&machine, &config, &session, &mut events, &tasks, &cancel).await {
+        let began = Instant::now();
+        match attachment.attached().await {
             Ok(()) => break,
-            Err(status)
-                if status.code() == tonic::Code::AlreadyExists
-                    && machine.running.claims().is_empty() =>
-            {
-                refused = Some(anyhow::anyhow!(
-                    "the coordinator refuses this worker: {}",
-                    status.message()
-                ));
-                break;
+            Err(status) if status.code() == tonic::Code::AlreadyExists && attachment.fresh => {
+                anyhow::bail!("the coordinator refuses this worker: {}", status.message());
             }
             Err(status) => {
                 let (code, error) = (status.code(), status.message());
@@ -69,7 +91,7 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
             }
         }
         if began.elapsed() > Duration::from_secs(10) {
-            pause = Duration::from_millis(50);
+            pause = SHORTEST_PAUSE;
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -77,28 +99,7 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    for job in machine
-        .jobs
-        .lock()
-        .expect("nobody panics while holding it")
-        .values()
-    {
-        job.cancel.cancel();
-    }
-    machine.running.stop_all();
-    let _ = tokio::time::timeout(GRACE, machine.running.ended()).await;
-    stopped.cancel();
-    tasks.close();
-    tasks.wait().await;
-    if let Some(executor) = &machine.executor {
-        executor.close().await;
-    }
-    machine.uploads.close();
-    let _ = tokio::time::timeout(GRACE, machine.uploads.wait()).await;
-    match refused {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Machine> {
@@ -157,93 +158,139 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         offered,
         executor,
         uploads: TaskTracker::new(),
+        upload_slots: Semaphore::new(upload::AT_ONCE),
         allow_host_network: config.allow_host_network,
     })
 }
 
-/// One connection, from registering to its end. `Ok` when the worker should stop.
-async fn attached(
-    machine: &Arc<Machine>,
+/// What lives as long as the worker, over all its connections.
+struct Attachment<'a> {
+    machine: &'a Arc<Machine>,
+    config: &'a WorkerConfig,
+    session: &'a str,
+    /// It has never been registered.
+    fresh: bool,
+    events: &'a mut mpsc::Receiver<proto::FromWorker>,
+    tasks: &'a TaskTracker,
+    cancel: &'a CancellationToken,
+}
+
+impl Attachment<'_> {
+    /// One connection, from registering to its end. `Ok` when the worker should stop.
+    async fn attached(&mut self) -> Result<(), tonic::Status> {
+        let (sender, receiver) = mpsc::channel(256);
+        let register = register(self.machine, self.config, self.session, self.fresh);
+        send(&sender, from_worker::Event::Register(register)).await?;
+        let mut client = self.machine.link.client();
+        let orders = tokio::select! {
+            orders = client.attach(ReceiverStream::new(receiver)) => orders?,
+            () = self.cancel.cancelled() => return Ok(()),
+        };
+        let mut orders = orders.into_inner();
+        self.fresh = false;
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(5));
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        let mut drain: Option<Drain> = None;
+        loop {
+            tokio::select! {
+                order = orders.message() => match order? {
+                    Some(proto::ToWorker { order: Some(order) }) => {
+                        if let to_worker::Order::Registered(registered) = &order {
+                            heartbeat = beat(registered);
+                        }
+                        obey(self.machine, self.tasks, order);
+                    }
+                    Some(_) => {}
+                    None => return Err(tonic::Status::unavailable("the coordinator closed the connection")),
+                },
+                Some(event) = self.events.recv() => {
+                    sender.send(event).await.map_err(closed)?;
+                }
+                _ = heartbeat.tick() => {
+                    let claims = self.machine.running.claims();
+                    send(&sender, from_worker::Event::Heartbeat(proto::Heartbeat { claims })).await?;
+                }
+                () = self.cancel.cancelled(), if drain.is_none() => {
+                    send(&sender, from_worker::Event::Draining(proto::Draining {})).await?;
+                    cancel_jobs(self.machine);
+                    drain = Some(Drain::new(self.config.grace));
+                }
+                _ = look.tick(), if drain.is_some() => {
+                    if drain.as_mut().is_some_and(|drain| drain.is_over(self.machine)) {
+                        break;
+                    }
+                }
+            }
+        }
+        while let Ok(event) = self.events.try_recv() {
+            sender.send(event).await.map_err(closed)?;
+        }
+        // The end of what is sent reaches the coordinator behind all of it; then it ends the connection.
+        drop(sender);
+        let ended = async { while let Ok(Some(_)) = orders.message().await {} };
+        let _ = tokio::time::timeout(AFTERWARDS, ended).await;
+        Ok(())
+    }
+}
+
+fn closed<T>(_: T) -> tonic::Status {
+    tonic::Status::unavailable("the connection is closed")
+}
+
+async fn send(
+    sender: &mpsc::Sender<proto::FromWorker>,
+    event: from_worker::Event,
+) -> Result<(), tonic::Status> {
+    let message = proto::FromWorker { event: Some(event) };
+    sender.send(message).await.map_err(closed)
+}
+
+fn beat(registered: &proto::Registered) -> tokio::time::Interval {
+    let millis = u64::from(registered.heartbeat_millis.max(100));
+    tokio::time::interval(Duration::from_millis(millis))
+}
+
+/// A worker that was told to stop: steps and uploads may come to their end, for a while.
+struct Drain {
+    stop_at: Instant,
+    end_at: Instant,
+    stopped: bool,
+}
+
+impl Drain {
+    fn new(grace: Duration) -> Self {
+        let stop_at = Instant::now() + grace;
+        Self {
+            stop_at,
+            end_at: stop_at + AFTERWARDS,
+            stopped: false,
+        }
+    }
+
+    /// Whether nothing is under way any more, or its time is over. Stops what runs when the grace is over.
+    fn is_over(&mut self, machine: &Machine) -> bool {
+        let now = Instant::now();
+        if now >= self.stop_at && !self.stopped {
+            self.stopped = true;
+            machine.running.stop_all();
+        }
+        now >= self.end_at || (machine.running.is_idle() && machine.uploads.is_empty())
+    }
+}
+
+fn cancel_jobs(machine: &Machine) {
+    let jobs = machine.jobs.lock();
+    for job in jobs.expect("nobody panics while holding it").values() {
+        job.cancel.cancel();
+    }
+}
+
+fn register(
+    machine: &Machine,
     config: &WorkerConfig,
     session: &str,
-    events: &mut mpsc::Receiver<proto::FromWorker>,
-    tasks: &TaskTracker,
-    cancel: &CancellationToken,
-) -> Result<(), tonic::Status> {
-    let (sender, receiver) = mpsc::channel(256);
-    let message = |event| proto::FromWorker { event: Some(event) };
-    let closed = |_| tonic::Status::unavailable("the connection is closed");
-    sender
-        .send(message(from_worker::Event::Register(register(
-            machine, config, session,
-        ))))
-        .await
-        .map_err(closed)?;
-    let mut client = machine.link.client();
-    let mut orders = client
-        .attach(ReceiverStream::new(receiver))
-        .await?
-        .into_inner();
-    let mut heartbeat = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tokio::select! {
-            order = orders.message() => match order? {
-                Some(proto::ToWorker { order: Some(order) }) => {
-                    if let to_worker::Order::Registered(registered) = &order {
-                        heartbeat = tokio::time::interval(Duration::from_millis(u64::from(registered.heartbeat_millis.max(100))));
-                    }
-                    if let to_worker::Order::Shutdown(shutdown) = &order {
-                        tracing::info!(reason = shutdown.reason, "the coordinator ends");
-                        continue;
-                    }
-                    obey(machine, tasks, order);
-                }
-                Some(_) => {}
-                None => return Err(tonic::Status::unavailable("the coordinator closed the connection")),
-            },
-            Some(event) = events.recv() => sender.send(event).await.map_err(closed)?,
-            _ = heartbeat.tick() => {
-                let beat = proto::Heartbeat { claims: machine.running.claims() };
-                sender.send(message(from_worker::Event::Heartbeat(beat))).await.map_err(closed)?;
-            }
-            () = cancel.cancelled() => {
-                sender.send(message(from_worker::Event::Draining(proto::Draining {}))).await.map_err(closed)?;
-                drain(machine, events, &sender).await;
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Lets what runs come to its end, for a moment, and passes on what it still says.
-async fn drain(
-    machine: &Arc<Machine>,
-    events: &mut mpsc::Receiver<proto::FromWorker>,
-    sender: &mpsc::Sender<proto::FromWorker>,
-) {
-    let deadline = tokio::time::Instant::now() + GRACE;
-    let mut told = false;
-    loop {
-        tokio::select! {
-            Some(event) = events.recv() => {
-                if sender.send(event).await.is_err() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(Duration::from_millis(20)) => {
-                if machine.running.claims().is_empty() {
-                    return;
-                }
-            }
-            () = tokio::time::sleep_until(deadline), if !told => {
-                told = true;
-                machine.running.stop_all();
-            }
-        }
-    }
-}
-
-fn register(machine: &Machine, config: &WorkerConfig, session: &str) -> proto::Register {
+    fresh: bool,
+) -> proto::Register {
     let offered = |offer: &Offered| proto::OfferedPlatform {
         platform: offer.platform.to_string(),
         emulated: !offer.emulator.is_empty(),
@@ -270,6 +317,7 @@ fn register(machine: &Machine, config: &WorkerConfig, session: &str) -> proto::R
         shares_flat_files: config.shared_flats.is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         networks,
+        fresh,
     }
 }
 
@@ -290,7 +338,7 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
         to_worker::Order::StopStep(order) => {
             if let Some(claim) = &order.claim {
                 tracing::info!(key = claim.key, reason = order.reason, "a step is stopped");
-                machine.running.stop(claim);
+                stop_step(machine, tasks, claim);
             }
         }
         to_worker::Order::StepKnown(order) => {
@@ -320,8 +368,20 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
                 }
             }
         }
-        to_worker::Order::Shutdown(_) => {}
+        to_worker::Order::Shutdown(shutdown) => {
+            tracing::info!(reason = shutdown.reason, "the coordinator ends");
+        }
     }
+}
+
+/// Stops a step. One that is not under way here was claimed by an answer that was lost, or is yet to come: given back.
+fn stop_step(machine: &Arc<Machine>, tasks: &TaskTracker, claim: &proto::HeldClaim) {
+    if machine.running.stop(claim) {
+        return;
+    }
+    let (machine, claim) = (machine.clone(), claim.clone());
+    let nowhere = StepDigest(Digest::of([]));
+    tasks.spawn(async move { step::give_back(&machine, claim, nowhere).await });
 }
 
 fn start_job(machine: &Arc<Machine>, tasks: &TaskTracker, order: proto::StartJob) {

@@ -1,6 +1,7 @@
 //! What a worker is started with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use buildyard_cas::SizeLimit;
 use buildyard_layer::FlatFiles;
@@ -38,6 +39,8 @@ pub struct WorkerConfig {
     pub shared_flats: Option<FlatFiles>,
     /// Most that unpacked layers, and flat files of its own, may take.
     pub cache_limit: SizeLimit,
+    /// How long running steps and uploads may go on when the worker is told to stop.
+    pub grace: Duration,
     /// How registries are spoken to when images are pulled.
     pub registry: RegistryConfig,
 }

@@ -26,6 +26,8 @@ pub(super) async fn run(machine: Arc<Machine>, job: Arc<Job>) {
         failure = evaluate(&machine, &job) => failure,
         () = job.cancel.cancelled() => return,
     };
+    // Claims that are still asked for are given back when they are answered.
+    job.cancel.cancel();
     let ended = proto::JobEnded {
         job: job.spec.id.clone(),
         failure,

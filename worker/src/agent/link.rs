@@ -70,6 +70,11 @@ impl Link {
         self.client.clone()
     }
 
+    /// Returns when the worker stops.
+    pub(crate) async fn stopped(&self) {
+        self.cancel.cancelled().await;
+    }
+
     /// Queues an event for the coordinator; waits while the queue is full. Lost only when the worker stops.
     pub(crate) async fn send(&self, event: from_worker::Event) {
         let message = proto::FromWorker { event: Some(event) };
@@ -121,7 +126,7 @@ impl Link {
 }
 
 /// Whether a status comes from the transport rather than from the coordinator.
-fn out_of_reach(status: &Status) -> bool {
+pub(crate) fn out_of_reach(status: &Status) -> bool {
     use std::error::Error;
     status.code() == Code::Unavailable
         || (status.code() == Code::Unknown && status.source().is_some())

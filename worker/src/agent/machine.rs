@@ -28,5 +28,7 @@ pub(super) struct Machine {
     pub(super) executor: Option<Executor>,
     /// Uploads in the background.
     pub(super) uploads: tokio_util::task::TaskTracker,
+    /// How many layers are published at once.
+    pub(super) upload_slots: Semaphore,
     pub(super) allow_host_network: bool,
 }

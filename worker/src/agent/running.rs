@@ -58,11 +58,28 @@ impl Running {
             .collect()
     }
 
-    /// Stops one step; it reports its end as usual.
-    pub(crate) fn stop(&self, claim: &HeldClaim) {
-        if let Some((_, stop)) = self.lock().get(&id(claim)) {
+    /// Stops one step; it reports its end as usual. Returns whether it is under way here.
+    pub(crate) fn stop(&self, claim: &HeldClaim) -> bool {
+        let running = self.lock();
+        let found = running.get(&id(claim));
+        if let Some((_, stop)) = found {
             stop.cancel();
         }
+        found.is_some()
+    }
+
+    /// Runs something that leads to a step, as a task of its own too: an answer to a claim is never lost half way.
+    pub(crate) fn prepare<T, F>(&self, work: F) -> tokio::task::JoinHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.tasks.spawn(work)
+    }
+
+    /// Whether no step is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Stops all steps.

@@ -1,11 +1,11 @@
 //! One step: its key, its claim, and what the claim says.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use buildyard_layer::Toc;
 use buildyard_llb::pb::op::Op;
-use buildyard_model::{Chain, FlatId, LayerId, StepKey};
+use buildyard_model::{Chain, FlatId, LayerId, StepDigest, StepKey};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
 use buildyard_proto::{decode_result, encode_result};
 use buildyard_solver::{KeyError, TocsError};
@@ -41,16 +41,28 @@ pub(super) async fn evaluate(
         inputs.push(chains.get(*output).cloned().unwrap_or_default());
     }
     let key = key(&machine, &job, step, &inputs).await?;
-    let request = proto::ClaimRequest {
-        job: job.spec.id.clone(),
-        step: step.step.digest.to_string(),
-        key: key.to_string(),
-    };
-    let reply = machine.link.call(|mut client| {
-        let request = request.clone();
-        async move { client.claim(request).await }
-    });
-    let reply = reply.await.map_err(|status| claim_refused(step, &status))?;
+    let task = machine
+        .running
+        .prepare(claimed(machine.clone(), job.clone(), number, inputs, key));
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(task_died(step, &error)),
+    }
+}
+
+/// How long an answer to a claim is waited for once its job is not wanted any more.
+const LAST_ANSWER: Duration = Duration::from_secs(3);
+
+/// Claims a step, and does what the answer says.
+async fn claimed(
+    machine: Arc<Machine>,
+    job: Arc<Job>,
+    number: usize,
+    inputs: Vec<Chain>,
+    key: StepKey,
+) -> Result<(), Failure> {
+    let step = &job.spec.steps[number];
+    let reply = claim(&machine, &job, step, key).await?;
     let chains = match reply.answer {
         Some(claim_reply::Answer::Result(result)) => {
             let chains = decode_result(&result)
@@ -62,6 +74,10 @@ pub(super) async fn evaluate(
             ended(&machine, &job, step, false, &failure.message).await;
             return Err(failure);
         }
+        Some(claim_reply::Answer::Run(claim)) if job.cancel.is_cancelled() => {
+            give_back(&machine, claim, step.step.digest).await;
+            return Err(failure::cancelled(step.step.digest));
+        }
         Some(claim_reply::Answer::Run(claim)) => {
             run_claimed(&machine, &job, number, inputs, claim).await?
         }
@@ -72,6 +88,53 @@ pub(super) async fn evaluate(
     };
     job.board.set(step.step.digest, chains);
     Ok(())
+}
+
+async fn claim(
+    machine: &Machine,
+    job: &Job,
+    step: &JobStep,
+    key: StepKey,
+) -> Result<proto::ClaimReply, Failure> {
+    let request = proto::ClaimRequest {
+        job: job.spec.id.clone(),
+        step: step.step.digest.to_string(),
+        key: key.to_string(),
+    };
+    let reply = machine.link.call(|mut client| {
+        let request = request.clone();
+        async move { client.claim(request).await }
+    });
+    let given_up = async {
+        job.cancel.cancelled().await;
+        tokio::time::sleep(LAST_ANSWER).await;
+    };
+    tokio::select! {
+        reply = reply => reply.map_err(|status| claim_refused(step, &status)),
+        () = given_up => Err(failure::cancelled(step.step.digest)),
+    }
+}
+
+/// Gives back a claim that this worker does not run.
+pub(super) async fn give_back(machine: &Machine, claim: proto::HeldClaim, step: StepDigest) {
+    let request = proto::CompleteRequest {
+        claim: Some(claim),
+        outcome: Some(complete_request::Outcome::Failure(failure::cancelled(step))),
+    };
+    let told = machine.link.call(|mut client| {
+        let request = request.clone();
+        async move { client.complete(request).await }
+    });
+    if let Err(status) = told.await {
+        tracing::debug!(%status, "a claim could not be given back; it lapses");
+    }
+}
+
+fn task_died(step: &JobStep, error: &tokio::task::JoinError) -> Failure {
+    failure::of_worker(
+        step.step.digest,
+        &anyhow::anyhow!("the step's task died: {error}"),
+    )
 }
 
 fn claim_refused(step: &JobStep, status: &tonic::Status) -> Failure {
@@ -147,13 +210,7 @@ async fn run_claimed(
     });
     match task.await {
         Ok(outcome) => outcome,
-        Err(error) => {
-            let digest = job.spec.steps[number].step.digest;
-            Err(failure::of_worker(
-                digest,
-                &anyhow::anyhow!("the step's task died: {error}"),
-            ))
-        }
+        Err(error) => Err(task_died(&job.spec.steps[number], &error)),
     }
 }
 

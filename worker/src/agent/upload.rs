@@ -2,6 +2,7 @@
 //! it is done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use buildyard_layer::{FlatFiles, Toc, pieces, ranges_of, read_piece};
 use buildyard_model::{FlatId, LayerId};
@@ -10,10 +11,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::cache::Using;
+use super::link::out_of_reach;
 use super::machine::Machine;
 
-/// How often an upload is tried.
+/// How often an upload that the coordinator refuses is tried. While it is out of reach, tries do not count.
 const TRIES: usize = 5;
+/// How many layers are published at once.
+pub(super) const AT_ONCE: usize = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Begins to publish the layers of a step, unless the coordinator has their bytes already.
 pub(super) fn publish(
@@ -33,6 +38,9 @@ pub(super) fn publish(
         uploads.spawn(async move {
             // They stay until they are published.
             let _using = using;
+            let Ok(_slot) = machine.upload_slots.acquire().await else {
+                return;
+            };
             for (flat, ranges) in ranges_of(&toc) {
                 if let Err(error) = publish_flat(&machine, &claim, layer, flat, ranges).await {
                     tracing::warn!(%layer, %flat, %error, "a layer could not be published; losing this worker loses it");
@@ -50,8 +58,9 @@ async fn publish_flat(
     flat: FlatId,
     ranges: Vec<std::ops::Range<u64>>,
 ) -> Result<(), tonic::Status> {
-    let mut last = None;
-    for _ in 0..TRIES {
+    let mut refusals = 0;
+    let mut pause = Duration::from_millis(50);
+    loop {
         let pieces = messages(machine.layers.flats().clone(), flat, ranges.clone());
         let (claim, flat, layer) = (claim.clone(), flat.to_string(), layer.to_string());
         let head = proto::WriteFlatRequest {
@@ -61,14 +70,22 @@ async fn publish_flat(
             chunk: None,
         };
         let messages = tokio_stream::StreamExt::chain(tokio_stream::once(head), pieces);
-        match machine.link.client().write_flat(messages).await {
+        let mut client = machine.link.client();
+        let sent = tokio::select! {
+            sent = client.write_flat(messages) => sent,
+            () = machine.link.stopped() => return Err(tonic::Status::cancelled("the worker is stopping")),
+        };
+        match sent {
             Ok(_) => return Ok(()),
-            Err(status) if status.code() == tonic::Code::Unavailable => last = Some(status),
+            Err(status) if out_of_reach(&status) => {}
+            Err(status) if status.code() == tonic::Code::Aborted && refusals < TRIES => {
+                refusals += 1
+            }
             Err(status) => return Err(status),
         }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    Err(last.unwrap_or_else(|| tonic::Status::unavailable("the coordinator is out of reach")))
 }
 
 fn messages(
