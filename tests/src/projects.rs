@@ -35,7 +35,8 @@ impl Project {
     }
 
     fn below(prefix: &str) -> Vec<Self> {
-        let args = fs::read_to_string(corpus().join("projects.json")).expect("reading projects.json");
+        let args =
+            fs::read_to_string(corpus().join("projects.json")).expect("reading projects.json");
         let mut args: BTreeMap<String, Vec<String>> =
             serde_json::from_str(&args).expect("arguments by project");
         let mut projects: Vec<Self> = fs::read_dir(corpus().join(prefix))
@@ -62,12 +63,14 @@ impl Project {
         serde_json::from_str(&text.expect("reading what is expected")).expect("facts in JSON")
     }
 
-    /// Writes down the facts that its image is to have: all but those about single layers.
+    /// Writes down the facts that its image is to have: all but those about single layers and the times of folders.
     ///
     /// # Panics
     /// They cannot be written.
     pub fn record(&self, facts: &Facts) {
-        let kept = facts.iter().filter(|(name, _)| !name.starts_with("layer "));
+        let kept = facts
+            .iter()
+            .filter(|(name, _)| !name.starts_with("layer ") && !name.starts_with("time of "));
         let kept: BTreeMap<_, _> = kept.collect();
         let mut text = serde_json::to_string_pretty(&kept).expect("facts are text");
         text.push('\n');
@@ -89,7 +92,10 @@ impl Project {
         let script = from.with_extension("sh");
         if script.is_file() {
             let mut shell = Command::new("sh");
-            run(shell.args(["-eu", "-c", "umask 022; . \"$0\""]).arg(script).current_dir(dir.path()));
+            run(shell
+                .args(["-eu", "-c", "umask 022; . \"$0\""])
+                .arg(script)
+                .current_dir(dir.path()));
         }
         settle(dir.path(), base);
         Checkout {
@@ -144,7 +150,9 @@ fn settle(dir: &Path, base: &str) {
         let mode = if executable { 0o755 } else { 0o644 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("setting a mode");
     }
-    run(Command::new("find").arg(dir).args(["-exec", "touch", "-h", "-d", TIME, "{}", "+"]));
+    run(Command::new("find")
+        .arg(dir)
+        .args(["-exec", "touch", "-h", "-d", TIME, "{}", "+"]));
 }
 
 fn run(command: &mut Command) {

@@ -51,7 +51,10 @@ impl Explained {
     /// Why the engines differ in a fact of a project; none: it is not explained.
     pub fn reason(&self, project: &str, fact: &str) -> Option<&str> {
         let name = format!("{project}: {fact}");
-        let entry = self.entries.iter().find(|entry| entry.patterns.iter().any(|pattern| matches(pattern, &name)))?;
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.patterns.iter().any(|pattern| matches(pattern, &name)))?;
         Some(&entry.reason)
     }
 }
@@ -64,7 +67,9 @@ fn matches(pattern: &str, text: &str) -> bool {
     let Some(text) = text.strip_prefix(first) else {
         return false;
     };
-    (0..=text.len()).filter(|&at| text.is_char_boundary(at)).any(|at| matches(rest, &text[at..]))
+    (0..=text.len())
+        .filter(|&at| text.is_char_boundary(at))
+        .any(|at| matches(rest, &text[at..]))
 }
 
 #[cfg(test)]
@@ -73,8 +78,12 @@ mod tests {
 
     #[test]
     fn a_difference_is_explained_by_the_first_pattern_that_fits() {
-        let list = Explained::parse("# about\na: file x*z\nb: *\n    Because of\n    this.\n\n*: history 01\n    That.\n");
-        let check = |project, fact, reason: Option<&str>| assert_eq!(list.reason(project, fact), reason, "{project}: {fact}");
+        let list = Explained::parse(
+            "# about\na: file x*z\nb: *\n    Because of\n    this.\n\n*: history 01\n    That.\n",
+        );
+        let check = |project, fact, reason: Option<&str>| {
+            assert_eq!(list.reason(project, fact), reason, "{project}: {fact}")
+        };
         check("a", "file xyz", Some("Because of this."));
         check("a", "file xy", None);
         check("b", "anything", Some("Because of this."));

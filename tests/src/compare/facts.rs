@@ -20,7 +20,11 @@ pub fn facts(layout: &Layout, architecture: &str, base: &[String], now: u64) -> 
         .map(|ids| ids.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     facts.insert("layers".into(), parts.layers.len().to_string());
-    let common = ids.iter().zip(base).take_while(|(id, base)| *id == base).count();
+    let common = ids
+        .iter()
+        .zip(base)
+        .take_while(|(id, base)| *id == base)
+        .count();
     files(&parts, common, now, &mut facts);
     facts
 }
@@ -35,7 +39,12 @@ fn settings(config: &Value) -> Facts {
     for (field, value) in config["config"].as_object().into_iter().flatten() {
         facts.insert(format!("config {field}"), value.to_string());
     }
-    for (number, entry) in config["history"].as_array().into_iter().flatten().enumerate() {
+    for (number, entry) in config["history"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let mut entry = entry.clone();
         entry.as_object_mut().map(|fields| fields.remove("created"));
         facts.insert(format!("history {number:02}"), entry.to_string());
@@ -54,13 +63,25 @@ fn files(parts: &Parts, common: usize, now: u64, facts: &mut Facts) {
             from_base = tree.clone();
             continue;
         }
-        facts.insert(format!("layer {number:02}"), format!("{} entries", layer.len()));
+        facts.insert(
+            format!("layer {number:02}"),
+            format!("{} entries", layer.len()),
+        );
         for (path, node) in layer {
+            if let Some(time) = node.time {
+                facts.insert(format!("time of layer {number:02} {path}"), time);
+            }
             facts.insert(format!("layer {number:02} {path}"), node.text);
         }
     }
     for (path, node) in &tree {
         let text = described(node);
+        let before = from_base.get(path);
+        if let Some(time) = &node.time
+            && before.and_then(|node| node.time.as_ref()) != Some(time)
+        {
+            facts.insert(format!("time of {path}"), time.clone());
+        }
         if from_base.get(path).map(described).as_ref() != Some(&text) {
             facts.insert(format!("file {path}"), text);
         }
@@ -80,7 +101,8 @@ fn described(node: &Node) -> String {
 /// What two images do not have in common: the fact, what the first has, what the second has.
 pub fn difference(first: &Facts, second: &Facts) -> Vec<(String, String, String)> {
     let names: std::collections::BTreeSet<&String> = first.keys().chain(second.keys()).collect();
-    let of = |facts: &Facts, name: &String| facts.get(name).map_or("nothing".to_owned(), Clone::clone);
+    let of =
+        |facts: &Facts, name: &String| facts.get(name).map_or("nothing".to_owned(), Clone::clone);
     names
         .into_iter()
         .filter(|name| first.get(*name) != second.get(*name))

@@ -51,15 +51,28 @@ impl Layout {
     pub fn pull(name: &str) -> Self {
         let scratch = Scratch::new();
         let archive = scratch.path().join("image.tar");
-        let (from, to) = (format!("docker://{name}"), format!("oci-archive:{}", archive.display()));
-        read::skopeo(&["copy", "--quiet", "--all", "--src-tls-verify=false", &from, &to]);
+        let (from, to) = (
+            format!("docker://{name}"),
+            format!("oci-archive:{}", archive.display()),
+        );
+        read::skopeo(&[
+            "copy",
+            "--quiet",
+            "--all",
+            "--src-tls-verify=false",
+            &from,
+            &to,
+        ]);
         Self::read(&archive)
     }
 
     /// The diff ids of an image's layers, lowest first.
     pub fn diff_ids(&self, architecture: &str) -> Vec<String> {
         let config = self.parts(architecture).config;
-        let ids = config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
+        let ids = config["rootfs"]["diff_ids"]
+            .as_array()
+            .into_iter()
+            .flatten();
         ids.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
@@ -77,8 +90,11 @@ impl Layout {
     pub(super) fn parts(&self, architecture: &str) -> Parts {
         let index: Value =
             serde_json::from_slice(&self.files["index.json"]).expect("index.json in JSON");
-        let manifest = self.manifest(&index, architecture).expect("an image of the platform");
-        let layers = manifest["layers"].as_array().expect("layers").iter();
+        let manifest = self
+            .manifest(&index, architecture)
+            .expect("an image of the platform");
+        // Writers in Go write an empty list as null.
+        let layers = manifest["layers"].as_array().into_iter().flatten();
         Parts {
             config: self.json(&manifest["config"]),
             layers: layers.map(|layer| unpacked(self.blob(layer))).collect(),
@@ -106,6 +122,8 @@ fn unpacked(blob: &[u8]) -> Vec<u8> {
         return blob.to_vec();
     }
     let mut bytes = Vec::new();
-    MultiGzDecoder::new(blob).read_to_end(&mut bytes).expect("a gzip stream");
+    MultiGzDecoder::new(blob)
+        .read_to_end(&mut bytes)
+        .expect("a gzip stream");
     bytes
 }

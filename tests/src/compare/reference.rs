@@ -34,14 +34,25 @@ impl Reference {
         let socket = format!("unix://{}", file("sock"));
         let words = [
             programs::dockerd().display().to_string(),
-            "--config-file".into(), file("daemon.json"),
-            "--data-root".into(), file("data"),
-            "--exec-root".into(), file("exec"),
-            "--pidfile".into(), file("pid"),
-            "--host".into(), socket,
-            "--iptables=false".into(), "--ip6tables=false".into(), "--bridge=none".into(),
+            "--config-file".into(),
+            file("daemon.json"),
+            "--data-root".into(),
+            file("data"),
+            "--exec-root".into(),
+            file("exec"),
+            "--pidfile".into(),
+            file("pid"),
+            "--host".into(),
+            socket,
+            "--iptables=false".into(),
+            "--ip6tables=false".into(),
+            "--bridge=none".into(),
         ];
-        let mut process = Process::start("dockerd", &words, &[], data.path().join("log"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{path}:/usr/sbin:/sbin:{}", programs::unpacked().display());
+        let environment = [("PATH".to_owned(), path)];
+        let log = data.path().join("log");
+        let mut process = Process::start("dockerd", &words, &environment, log);
         let socket = data.path().join("sock");
         process.wait_ready(START, || UnixStream::connect(&socket).is_ok());
         Self {
