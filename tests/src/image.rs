@@ -196,6 +196,8 @@ fn tar_of(tree: &Tree) -> Vec<u8> {
     for (path, node) in tree {
         let mut header = tar::Header::new_ustar();
         header.set_mtime(MADE);
+        header.set_uid(0);
+        header.set_gid(0);
         let content: &[u8] = match node {
             Node::Folder(mode) => {
                 header.set_entry_type(tar::EntryType::Directory);

@@ -27,10 +27,12 @@ pub fn buildyard() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.parent().and_then(Path::parent);
-    let path = profile
-        .expect("a test lies in target/PROFILE/deps")
-        .join("buildyard");
+    let folder = test.parent().expect("a program lies in a folder");
+    let profile = match folder.ends_with("deps") {
+        true => folder.parent().expect("a test lies in target/PROFILE/deps"),
+        false => folder,
+    };
+    let path = profile.join("buildyard");
     assert!(
         path.is_file(),
         "there is no {}: run `cargo build -p buildyard`",
@@ -50,6 +52,11 @@ pub(crate) fn buildx() -> PathBuf {
 /// The Docker engine that ours is compared with.
 pub(crate) fn dockerd() -> PathBuf {
     peer("BUILDYARD_TEST_DOCKERD", "usr/sbin/dockerd")
+}
+
+/// Where programs lie that were unpacked, not installed: dockerd's containerd.
+pub(crate) fn unpacked() -> PathBuf {
+    workspace().join("target/peers/usr/bin")
 }
 
 /// Debian's registry: installed, or unpacked.

@@ -63,12 +63,14 @@ impl Project {
         serde_json::from_str(&text.expect("reading what is expected")).expect("facts in JSON")
     }
 
-    /// Writes down the facts that its image is to have: all but those about single layers.
+    /// Writes down the facts that its image is to have: all but those about single layers and the times of folders.
     ///
     /// # Panics
     /// They cannot be written.
     pub fn record(&self, facts: &Facts) {
-        let kept = facts.iter().filter(|(name, _)| !name.starts_with("layer "));
+        let kept = facts
+            .iter()
+            .filter(|(name, _)| !name.starts_with("layer ") && !name.starts_with("time of "));
         let kept: BTreeMap<_, _> = kept.collect();
         let mut text = serde_json::to_string_pretty(&kept).expect("facts are text");
         text.push('\n');

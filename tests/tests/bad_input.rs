@@ -262,8 +262,7 @@ fn a_client_that_leaves_amid_its_context_takes_nothing_with_it() {
     let big = std::fs::File::create(farm.context.path().join("big")).expect("a file");
     big.set_len(64 << 30).expect("a sparse file");
     drop(big);
-    let path = farm.context.arg();
-    let mut child = farm.buildx.spawn(&["build", "--progress", "plain", &path]);
+    let client = farm.buildx.start(&farm.context, &[]);
     let started = || {
         farm.server
             .cli(&["builds"])
@@ -272,8 +271,7 @@ fn a_client_that_leaves_amid_its_context_takes_nothing_with_it() {
     };
     wait_for("the build to run", Duration::from_secs(20), started);
     std::thread::sleep(Duration::from_millis(300));
-    child.kill().expect("killing buildx");
-    child.wait().expect("the end of buildx");
+    client.kill();
     let ended = || {
         farm.server
             .cli(&["builds"])

@@ -1,10 +1,9 @@
 //! What a build promises when workers, clients or the coordinator go away in the middle of it.
 
-use std::process::Child;
 use std::time::Duration;
 
 use buildyard_tests::{
-    Buildx, Context, Image, PLATFORMS, Registry, Serve, Server, push_base_image, wait_for,
+    Buildx, Context, Image, PLATFORMS, Registry, Running, Serve, Server, push_base_image, wait_for,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,12 +30,9 @@ fn wait_sleep(seconds: &str, running: bool) {
     });
 }
 
-fn end(child: Child) -> (Option<i32>, String) {
-    let output = child.wait_with_output().expect("waiting for buildx");
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+fn end(client: Running) -> (Option<i32>, String) {
+    let outcome = client.finish();
+    (outcome.code, outcome.stderr)
 }
 
 /// A registry with a base image, a coordinator without workers, and a client.
@@ -82,10 +78,8 @@ impl Farm {
         ])
     }
 
-    fn spawn(&self, context: &Context, args: &[&str]) -> Child {
-        let path = context.arg();
-        let words = [&["build", "--progress", "plain"], args, &[path.as_str()]].concat();
-        self.buildx.spawn(&words)
+    fn spawn(&self, context: &Context, args: &[&str]) -> Running {
+        self.buildx.start(context, args)
     }
 
     fn name(&self, repository: &str) -> String {
@@ -162,7 +156,7 @@ fn a_killed_worker_costs_its_step_and_nothing_that_was_finished() {
 fn a_step_belongs_to_all_builds_that_ask_for_it_and_ends_with_the_last() {
     let farm = Farm::new(&Serve::up());
     let context = farm.context("RUN echo begun; sleep 5.23; echo done");
-    let mut first = farm.spawn(&context, &[]);
+    let first = farm.spawn(&context, &[]);
     wait_sleep("5.23", true);
     let step = processes("5.23");
     let second = farm.spawn(&context, &[]);
@@ -170,8 +164,7 @@ fn a_step_belongs_to_all_builds_that_ask_for_it_and_ends_with_the_last() {
         let jobs = farm.coordinator.log().matches("a job has a worker").count();
         (jobs >= 2).then_some(())
     });
-    first.kill().expect("killing the first client");
-    first.wait().expect("waiting for it");
+    first.kill();
     let (code, text) = end(second);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("begun") && text.contains("done"), "{text}");
@@ -183,10 +176,9 @@ fn a_step_belongs_to_all_builds_that_ask_for_it_and_ends_with_the_last() {
 fn a_step_that_nobody_wants_any_more_is_stopped_and_the_next_build_works() {
     let mut farm = Farm::new(&Serve::up());
     let context = farm.context("RUN sleep 98.47");
-    let mut child = farm.spawn(&context, &[]);
+    let child = farm.spawn(&context, &[]);
     wait_sleep("98.47", true);
-    child.kill().expect("killing the client");
-    child.wait().expect("waiting for it");
+    child.kill();
     wait_sleep("98.47", false);
     farm.buildx.build(&farm.context("RUN true"), &[]).succeeds();
     assert!(farm.coordinator.stop().success());

@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod compare;
 mod debian;
 mod demo;
 mod proto;
@@ -32,6 +33,8 @@ enum Task {
     Check,
     /// Install what is missing, then run all tests
     Test(test::TestArgs),
+    /// Build every project of tests/dockerfiles with the reference engine and with ours, and compare the images
+    Compare(compare::CompareArgs),
     /// Make the generated code of buildyard.v1 anew (needs protoc)
     Proto(proto::ProtoArgs),
 }
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::run(&root),
         Task::Check => check::run(&root),
         Task::Test(args) => test::run(&root, &args),
+        Task::Compare(args) => compare::run(&root, &args),
         Task::Proto(args) => proto::run(&root, &args),
     }
 }

@@ -61,6 +61,25 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     unpack_missing(root)
 }
 
+/// Unpacks the engine that ours is compared with, and the containerd that it starts.
+///
+/// # Errors
+/// Neither Debian nor Ubuntu, or apt fails.
+pub(crate) fn unpack_reference(root: &Path) -> anyhow::Result<()> {
+    let wanted = |suite, packages, file: &str| Missing {
+        suite,
+        architecture: None,
+        packages,
+        into: peers(root),
+        file: peers(root).join(file),
+    };
+    wanted(Some(TESTING), &["docker.io"], "usr/sbin/dockerd").unpack()?;
+    if find("containerd").is_none() {
+        wanted(None, &["containerd"], "usr/bin/containerd").unpack()?;
+    }
+    Ok(())
+}
+
 fn unpack_missing(root: &Path) -> anyhow::Result<()> {
     let wanted = |suite, architecture, packages, into: PathBuf, file: PathBuf| Missing {
         suite,

@@ -80,7 +80,7 @@ async fn who_waits_takes_over_from_a_lost_worker_whose_late_result_is_refused() 
 
     let mut back = gone.reconnect(vec![first.clone()], vec!["a".into()]).await;
     let registered = back.registered().await;
-    assert_eq!(registered.lost_claims, [first.clone()]);
+    assert_eq!(registered.lost_claims, std::slice::from_ref(&first));
     assert_eq!(registered.lost_jobs, ["a"]);
     assert!(back.complete(&first).await.stale);
     assert!(!two.complete(&second).await.stale);

@@ -241,8 +241,8 @@ fn owners_and_modes_are_those_that_were_asked_for() {
         ..copy("/d", "/p/n")
     };
     let expected = [
-        "p dir 755 7:8",
-        "p/n dir 755 7:8",
+        "p dir 700 7:8",
+        "p/n dir 700 7:8",
         "p/n/in FILE 600 7:8",
         "p/n/link -> in 777 7:8",
         "p/n/sub dir 700 7:8",

@@ -68,11 +68,20 @@ fn files(parts: &Parts, common: usize, now: u64, facts: &mut Facts) {
             format!("{} entries", layer.len()),
         );
         for (path, node) in layer {
+            if let Some(time) = node.time {
+                facts.insert(format!("time of layer {number:02} {path}"), time);
+            }
             facts.insert(format!("layer {number:02} {path}"), node.text);
         }
     }
     for (path, node) in &tree {
         let text = described(node);
+        let before = from_base.get(path);
+        if let Some(time) = &node.time
+            && before.and_then(|node| node.time.as_ref()) != Some(time)
+        {
+            facts.insert(format!("time of {path}"), time.clone());
+        }
         if from_base.get(path).map(described).as_ref() != Some(&text) {
             facts.insert(format!("file {path}"), text);
         }

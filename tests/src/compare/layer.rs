@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 
 /// Contents up to this size are shown, of longer ones the digest.
-const SHOWN: usize = 160;
+const SHOWN: usize = 400;
 
 /// One entry of a layer.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub(super) struct Node {
     /// The path that a hard link is another name of.
     pub(super) hard_link: Option<String>,
     pub(super) folder: bool,
+    /// A folder's time: what changes its entries changes it too, so it is told apart from the rest.
+    pub(super) time: Option<String>,
 }
 
 /// The entries of a layer, by their paths without a leading slash. Times from `now` (seconds since 1970) on are not told apart.
@@ -74,8 +76,14 @@ fn node(entry: &mut Entry<'_, &[u8]>, now: u64) -> (String, Node) {
             Some(format!(" {}={value:?}", key.strip_prefix("SCHILY.xattr.")?))
         })
         .collect();
+    let folder = kind == EntryType::Directory;
+    let shown = if folder {
+        String::new()
+    } else {
+        format!("{time} ")
+    };
     let text = format!(
-        "{mode:04o} {}:{} {time} {what}{}",
+        "{mode:04o} {}:{} {shown}{what}{}",
         owner.0,
         owner.1,
         attributes.concat()
@@ -85,7 +93,8 @@ fn node(entry: &mut Entry<'_, &[u8]>, now: u64) -> (String, Node) {
         hard_link: target
             .filter(|_| kind == EntryType::Link)
             .map(|t| t.trim_start_matches('/').to_owned()),
-        folder: kind == EntryType::Directory,
+        folder,
+        time: folder.then_some(time),
     };
     (path, node)
 }

@@ -93,7 +93,8 @@ impl Layout {
         let manifest = self
             .manifest(&index, architecture)
             .expect("an image of the platform");
-        let layers = manifest["layers"].as_array().expect("layers").iter();
+        // Writers in Go write an empty list as null.
+        let layers = manifest["layers"].as_array().into_iter().flatten();
         Parts {
             config: self.json(&manifest["config"]),
             layers: layers.map(|layer| unpacked(self.blob(layer))).collect(),

@@ -48,7 +48,11 @@ impl Reference {
             "--ip6tables=false".into(),
             "--bridge=none".into(),
         ];
-        let mut process = Process::start("dockerd", &words, &[], data.path().join("log"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{path}:/usr/sbin:/sbin:{}", programs::unpacked().display());
+        let environment = [("PATH".to_owned(), path)];
+        let log = data.path().join("log");
+        let mut process = Process::start("dockerd", &words, &environment, log);
         let socket = data.path().join("sock");
         process.wait_ready(START, || UnixStream::connect(&socket).is_ok());
         Self {

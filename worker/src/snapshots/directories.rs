@@ -219,7 +219,12 @@ impl Snapshotter for Directories {
         for (name, id) in self.names(chain)?.iter().zip(chain).rev() {
             let hold = lock(&self.layers).get(name).map(|layer| layer.hold.clone());
             mounts.holds.push(hold.ok_or(SnapshotError::Missing(*id))?);
-            lowers.push(self.root(name));
+            // A chain may have a layer twice, e.g. of two steps that changed nothing, which overlayfs refuses. The upper one hides
+            // the whole of the lower one.
+            let root = self.root(name);
+            if !lowers.contains(&root) {
+                lowers.push(root);
+            }
         }
         if lowers.is_empty() {
             lowers.push(self.dir.join("empty"));

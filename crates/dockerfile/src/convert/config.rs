@@ -7,7 +7,7 @@ use super::action::owner;
 use super::env::set_in_list;
 use super::name::uppercase_keyword;
 use super::path::normalize;
-use super::quote::{list, quoted_list};
+use super::quote::{list, quoted_list, quoted_number};
 use super::stage::Running;
 use super::{expose, run, signal};
 use crate::duration;
@@ -169,13 +169,13 @@ fn stop_signal(running: &mut Running<'_, '_>, text: &str) -> Result<(), Problem>
 
 fn healthcheck(running: &mut Running<'_, '_>, check: &Healthcheck) -> Result<(), Problem> {
     let text = format!(
-        "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        list(&check.test),
+        "HEALTHCHECK &{{{} \"{}\" \"{}\" \"{}\" \"{}\" {}}}",
+        quoted_list(&check.test),
         duration::format(check.interval),
         duration::format(check.timeout),
         duration::format(check.start_period),
         duration::format(check.start_interval),
-        check.retries,
+        quoted_number(check.retries),
     );
     running.config().healthcheck = Some(check.clone());
     running.history(text, true)

@@ -11,12 +11,29 @@ pub(super) fn quoted_list(items: &[String]) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
+/// `%q` of a number, which is taken for a character: 4 gives `'\x04'`.
+pub(super) fn quoted_number(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32);
+    quote_in(
+        '\'',
+        c.unwrap_or(char::REPLACEMENT_CHARACTER)
+            .encode_utf8(&mut [0; 4]),
+    )
+}
+
 /// `strconv.Quote`.
 fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
+    quote_in('"', text)
+}
+
+fn quote_in(mark: char, text: &str) -> String {
+    let mut quoted = String::from(mark);
     for c in text.chars() {
         match c {
-            '"' => quoted.push_str("\\\""),
+            c if c == mark => {
+                quoted.push('\\');
+                quoted.push(mark);
+            }
             '\\' => quoted.push_str("\\\\"),
             '\x07' => quoted.push_str("\\a"),
             '\x08' => quoted.push_str("\\b"),
@@ -31,7 +48,7 @@ fn quote(text: &str) -> String {
             c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
-    quoted.push('"');
+    quoted.push(mark);
     quoted
 }
 
@@ -57,6 +74,9 @@ mod tests {
             "\x01é世\u{a0}\u{200b}😀\x7f",
             "\"\\x01é世\\u00a0\\u200b😀\\x7f\"",
         );
+        assert_eq!(quoted_number(4), "'\\x04'");
+        assert_eq!(quoted_number(39), "'\\''");
+        assert_eq!(quoted_number(i64::MAX), "'\u{fffd}'");
         assert_eq!(quoted_list(&["a".into(), String::new()]), "[\"a\" \"\"]");
         assert_eq!(
             (list(&[]), list(&["a".into(), "b".into()])),

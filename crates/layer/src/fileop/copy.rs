@@ -1,7 +1,8 @@
 //! Copying from a tree.
 //!
 //! What existing directories get is fsutil's rule: the destination of a copied directory keeps its metadata if it was
-//! there, directories within get the source's; parents that have to be made are 0755.
+//! there, directories within get the source's; parents that have to be made are 0755, or have the mode of the copies
+//! (fsutil pull request 228).
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ pub struct CopyAction {
     pub dest: String,
     /// Owner of all copies and of parents that are made; else the source's, and root for parents.
     pub chown: Option<Owner>,
-    /// What becomes of the mode of all copies but symbolic links; parents that are made are 0755 in any case.
+    /// What becomes of the mode of all copies but symbolic links, and of parents that are made.
     pub mode: Option<ModeChange>,
     /// Whether a directory's contents are copied, not the directory itself.
     pub dir_copy_contents: bool,
@@ -94,16 +95,30 @@ impl Draft<'_> {
         read: &mut ReadSmall<'_>,
     ) -> Result<(), FileOpError> {
         let filter = action.source.filter()?;
-        let is_directory = source
-            .get(&found.path)
-            .is_some_and(|node| node.is_directory());
+        let node = source.get(&found.path);
+        let is_directory = node.as_ref().is_some_and(|node| node.is_directory());
+        let dest = self.resolve(&path::clean(action.dest.as_bytes()), Follow::All)?;
+        let existed = self.get(&dest).is_some();
         let top = self.prepare(action, &found.name, is_directory)?;
+        if let Some(node) = node.filter(|node| is_directory && !existed && !node.implied) {
+            self.set_time(&top, action.timestamp.unwrap_or(node.entry.mtime));
+        }
         let mut inodes = HashMap::new();
         filter.visit(source, &found.path, |seen| {
             let target = path::join(&top, seen.relative);
             self.copy_one(action, &seen, target.clone(), &mut inodes)?;
             self.keep_names(source, seen.node, &target, read)
         })
+    }
+
+    /// A directory that was made to copy into has the time of the one that is copied.
+    fn set_time(&mut self, path: &[u8], mtime: Time) {
+        if let Some(there) = self.get(path) {
+            let mut entry = there.clone();
+            entry.path = path.to_vec();
+            entry.mtime = mtime;
+            self.set(entry, 0);
+        }
     }
 
     /// Makes what the destination lacks, and says where the source itself goes.
@@ -114,6 +129,8 @@ impl Draft<'_> {
         is_directory: bool,
     ) -> Result<Vec<u8>, FileOpError> {
         let (owner, time) = (action.chown, action.timestamp);
+        let apply = |mode: &ModeChange| mode.apply(0o755, true) & 0o1777;
+        let mode = action.mode.as_ref().map_or(0o755, apply);
         let clean = path::clean(action.dest.as_bytes());
         let into = action.dest.ends_with('/') || action.dest.ends_with("/.");
         let ensured = if into {
@@ -122,12 +139,12 @@ impl Draft<'_> {
             path::parent(&clean).unwrap_or_default()
         };
         let ensured = self.resolve(ensured, Follow::All)?;
-        self.mkdir_all(&ensured, 0o755, owner, time)?;
+        self.mkdir_all(&ensured, mode, owner, time)?;
 
         let mut dest = self.resolve(&clean, Follow::All)?;
         let exists = self.get(&dest).is_some();
         if is_directory && action.dir_copy_contents && !exists {
-            self.mkdir_all(&dest, 0o755, owner, time)?;
+            self.mkdir_all(&dest, mode, owner, time)?;
             return Ok(dest);
         }
         let joins = if is_directory {
@@ -138,7 +155,7 @@ impl Draft<'_> {
         if joins {
             dest = path::join(&dest, name);
         }
-        self.mkdir_all(path::parent(&dest).unwrap_or_default(), 0o755, owner, time)?;
+        self.mkdir_all(path::parent(&dest).unwrap_or_default(), mode, owner, time)?;
         Ok(dest)
     }
 
@@ -191,11 +208,7 @@ impl Draft<'_> {
                 ..there.clone()
             };
             entry = match seen.role {
-                Role::Top if kept.path.is_empty() => return Ok(()),
-                Role::Top => Entry {
-                    mtime: entry.mtime,
-                    ..kept
-                },
+                Role::Top => return Ok(()),
                 Role::Parent => Entry {
                     mode: seen.node.entry.mode,
                     ..kept

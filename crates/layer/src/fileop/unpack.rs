@@ -39,7 +39,8 @@ impl Draft<'_> {
         let dest = self.resolve(action.dest.as_bytes(), Follow::All)?;
         self.mkdir_all(&dest, 0o755, action.chown, action.timestamp)?;
         let mut inodes = HashMap::new();
-        for node in archive.walk(b"") {
+        // What the archive says about its own root is no property of the destination.
+        for node in archive.walk(b"").filter(|node| !node.path.is_empty()) {
             let target = path::join(&dest, node.path);
             if node.implied {
                 // The archive does not list it: what is there serves, a link to a directory too.

@@ -61,9 +61,7 @@ fn entries_are_written_as_buildkit_writes_them() {
     );
     check(
         "FROM a\nHEALTHCHECK --interval=5m --retries=2 CMD x y\nONBUILD RUN z",
-        &[
-            "HEALTHCHECK {Test:[CMD-SHELL x y] Interval:5m0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:2}",
-        ],
+        &[r#"HEALTHCHECK &{["CMD-SHELL" "x y"] "5m0s" "0s" "0s" "0s" '\x02'}"#],
     );
     check(
         "FROM a\nRUN <<EOF\nx\nEOF",

@@ -1,0 +1,85 @@
+//! The projects of `tests/dockerfiles` come out as the reference engine made them, on both platforms.
+//!
+//! What is expected was recorded by `cargo xtask compare --record`; nothing of the reference is needed here.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use buildyard_tests::compare::{Explained, Facts, Layout, difference, facts};
+use buildyard_tests::{Buildx, Project, Registry, Scratch, Serve, push_base_image};
+
+/// Projects whose steps cannot be emulated (`mknod` is refused in a user namespace) or take long under an emulator.
+const NATIVE_ONLY: [&str; 2] = ["15-special-files", "25-many-layers"];
+
+/// Builds every `of`-th project, from the `first` on, and checks all facts of its images.
+fn build_projects(first: usize, of: usize) {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let base_image = Layout::pull(&base);
+    let server = Serve::up().start();
+    let buildx = Buildx::new(&server.endpoint());
+    let explained = Explained::read();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a clock after 1970").as_secs();
+    let scratch = Scratch::new();
+    let mut wrong = String::new();
+    for project in Project::good().into_iter().skip(first).step_by(of) {
+        let native_only = NATIVE_ONLY.contains(&project.name.as_str());
+        let platforms: &[&str] = if native_only {
+            &["amd64"]
+        } else {
+            &["amd64", "arm64"]
+        };
+        let names: Vec<String> = platforms
+            .iter()
+            .map(|name| format!("linux/{name}"))
+            .collect();
+        let archive = scratch.path().join("image.tar");
+        let output = format!("type=oci,dest={}", archive.display());
+        let checkout = project.checkout(&base);
+        let args = ["--platform", &names.join(","), "--output", &output];
+        buildx.build_project(&base, &checkout, &args).succeeds();
+        let layout = Layout::read(&archive);
+        for platform in platforms {
+            let found = facts(&layout, platform, &base_image.diff_ids(platform), now);
+            for (fact, expected, found) in difference(&project.expected(), &of_amd64(&found)) {
+                let layers_or_times = fact.starts_with("layer ") || fact.starts_with("time of ");
+                let programs = fact.ends_with("/bin/busybox") && *platform != "amd64";
+                if !layers_or_times && !programs && explained.reason(&project.name, &fact).is_none()
+                {
+                    wrong += &format!(
+                        "{} {platform} {fact:?}\n    expected: {expected}\n    found:    {found}\n",
+                        project.name
+                    );
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What is expected was recorded on amd64: the platform's own name and machine stand for those.
+fn of_amd64(facts: &Facts) -> Facts {
+    let of = |text: &String| {
+        text.replace("arm64", "amd64")
+            .replace(r#"8 "aarch64\n""#, r#"7 "x86_64\n""#)
+    };
+    facts
+        .iter()
+        .map(|(name, text)| (name.clone(), of(text)))
+        .collect()
+}
+
+#[test]
+fn a_third_of_the_projects_come_out_as_recorded() {
+    build_projects(0, 3);
+}
+
+#[test]
+fn another_third_of_the_projects_come_out_as_recorded() {
+    build_projects(1, 3);
+}
+
+#[test]
+fn the_last_third_of_the_projects_come_out_as_recorded() {
+    build_projects(2, 3);
+}
