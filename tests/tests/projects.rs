@@ -70,16 +70,26 @@ fn of_amd64(facts: &Facts) -> Facts {
 }
 
 #[test]
-fn a_third_of_the_projects_come_out_as_recorded() {
-    build_projects(0, 3);
+fn the_projects_of_the_first_fifth_come_out_as_recorded() {
+    build_projects(0, 5);
 }
 
 #[test]
-fn another_third_of_the_projects_come_out_as_recorded() {
-    build_projects(1, 3);
+fn the_projects_of_the_second_fifth_come_out_as_recorded() {
+    build_projects(1, 5);
 }
 
 #[test]
-fn the_last_third_of_the_projects_come_out_as_recorded() {
-    build_projects(2, 3);
+fn the_projects_of_the_third_fifth_come_out_as_recorded() {
+    build_projects(2, 5);
+}
+
+#[test]
+fn the_projects_of_the_fourth_fifth_come_out_as_recorded() {
+    build_projects(3, 5);
+}
+
+#[test]
+fn the_projects_of_the_last_fifth_come_out_as_recorded() {
+    build_projects(4, 5);
 }

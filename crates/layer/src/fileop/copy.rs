@@ -97,8 +97,8 @@ impl Draft<'_> {
         let filter = action.source.filter()?;
         let node = source.get(&found.path);
         let is_directory = node.as_ref().is_some_and(|node| node.is_directory());
-        let dest = self.resolve(&path::clean(action.dest.as_bytes()), Follow::All)?;
-        let existed = self.get(&dest).is_some();
+        let dest = self.resolve(&path::clean(action.dest.as_bytes()), Follow::All);
+        let existed = dest.is_ok_and(|dest| self.get(&dest).is_some());
         let top = self.prepare(action, &found.name, is_directory)?;
         if let Some(node) = node.filter(|node| is_directory && !existed && !node.implied) {
             self.set_time(&top, action.timestamp.unwrap_or(node.entry.mtime));
