@@ -28,8 +28,13 @@ pub fn buildyard() -> PathBuf {
     }
     let test = std::env::current_exe().expect("the path of this test");
     let folder = test.parent().expect("a program lies in a folder");
-    let profile = match folder.ends_with("deps") {
-        true => folder.parent().expect("a test lies in target/PROFILE/deps"),
+    let inside = ["deps", "examples"]
+        .iter()
+        .any(|name| folder.ends_with(name));
+    let profile = match inside {
+        true => folder
+            .parent()
+            .expect("it lies in a folder of target/PROFILE"),
         false => folder,
     };
     let path = profile.join("buildyard");

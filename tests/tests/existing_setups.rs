@@ -191,8 +191,8 @@ fn other_commands_of_buildx_get_an_answer() {
     let run = |args: &[&str]| farm.buildx.run(args);
     assert!(run(&["ls"]).succeeds().stdout.contains("running"));
     assert!(run(&["inspect"]).succeeds().stdout.contains("linux/arm64"));
-    run(&["du"]).fails().says("cannot list its cache");
-    run(&["prune", "-f"]).fails().says("cannot be pruned");
+    assert!(run(&["du"]).succeeds().stdout.contains("Total:"));
+    run(&["prune", "-f"]).succeeds();
     run(&["build", "--progress", "rawjson", &path])
         .succeeds()
         .says("\"vertexes\"");

@@ -200,6 +200,7 @@ fn a_restarted_coordinator_keeps_cache_and_history_and_gets_its_workers_back() {
     farm.coordinator = serve.start();
     let builds = farm.coordinator.cli(&["builds"]);
     assert!(builds.contains("succeeded"), "{builds}");
+    assert!(builds.contains("interrupted"), "{builds}");
     assert!(
         farm.buildx
             .build(&done, &[])

@@ -267,6 +267,7 @@ mod tests {
     fn steps_say_how_they_came_about() {
         let step = |change: &dyn Fn(&mut StepInfo)| {
             let mut step = StepInfo {
+                started: Some("2026-08-01T10:59:00Z".into()),
                 completed: Some("2026-08-01T11:00:00Z".into()),
                 ..StepInfo::default()
             };
@@ -277,6 +278,7 @@ mod tests {
         assert_eq!(step(&|s| s.emulated = true), "emulated");
         assert_eq!(step(&|s| s.error = Some(String::new())), "failed");
         assert_eq!(step(&|s| s.completed = None), "running");
+        assert_eq!(step(&|s| s.started = None), "-");
         assert_eq!(step(&|_| {}), "done");
         assert_eq!(
             step(&|s| (s.platform, s.worker) = (Some("linux/amd64".into()), Some("w".into()))),

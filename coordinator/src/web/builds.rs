@@ -125,7 +125,8 @@ fn summary(build: BuildRecord) -> BuildSummary {
         outcome: match build.outcome {
             BuildOutcome::Running => Shown::Running,
             BuildOutcome::Succeeded => Shown::Succeeded,
-            BuildOutcome::Failed | BuildOutcome::Interrupted => Shown::Failed,
+            BuildOutcome::Failed => Shown::Failed,
+            BuildOutcome::Interrupted => Shown::Interrupted,
             BuildOutcome::Cancelled => Shown::Canceled,
         },
         platforms: build.platforms.iter().map(ToString::to_string).collect(),

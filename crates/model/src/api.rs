@@ -46,6 +46,8 @@ pub enum BuildOutcome {
     Failed,
     /// Its client left or asked to stop.
     Canceled,
+    /// The coordinator ended while it ran.
+    Interrupted,
 }
 
 impl BuildOutcome {
@@ -56,6 +58,7 @@ impl BuildOutcome {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Canceled => "canceled",
+            Self::Interrupted => "interrupted",
         }
     }
 }
