@@ -2,7 +2,6 @@
 //! converts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,21 +9,18 @@ use buildyard_dockerfile::{
     Build as Converted, Conversion, Dockerignore, Images, Options, ResolvedImage, Source, Target,
     convert, parse, syntax_directive,
 };
-use buildyard_layer::{FileReader, Toc};
 use buildyard_llb::pb;
 use buildyard_model::{Digest, Platform};
-use buildyard_session::SyncRequest;
 use serde_json::json;
 use tonic::Code;
 
+use super::Engine;
 use super::internal_step::{internal_step, shown};
+use super::small_files::SmallFiles;
 use super::state::BuildState;
-use super::{Engine, internal};
 use crate::backend::{Build, BuildError, BuildRequest, Ref, Refs, Solved};
 use crate::progress::{STDERR, Warning};
 
-/// Largest Dockerfile or ignore file.
-const FILE_BYTES: u64 = 4 << 20;
 /// How often base images may name further images (through ONBUILD).
 const ROUNDS: usize = 10;
 
@@ -168,12 +164,10 @@ impl Engine {
         let step_name = format!("[internal] load build definition from {filename}");
         let step = internal_step(build, &step_name);
         let load = async {
-            let toc = self
-                .sync_files(build, &options.dockerfile_key, names)
-                .await?;
-            let mut bytes = self.small_file(&toc, filename).await?;
+            let files = SmallFiles::take(build, &options.dockerfile_key, names).await?;
+            let mut bytes = files.read(filename)?;
             if bytes.is_none() && filename == "Dockerfile" {
-                bytes = self.small_file(&toc, "dockerfile").await?;
+                bytes = files.read("dockerfile")?;
             }
             let bytes = bytes.ok_or_else(|| {
                 BuildError::failed(format!(
@@ -182,7 +176,7 @@ impl Engine {
             })?;
             Ok(Loaded {
                 bytes,
-                ignore: self.small_file(&toc, &own_ignore).await?,
+                ignore: files.read(&own_ignore)?,
                 step,
             })
         };
@@ -196,64 +190,13 @@ impl Engine {
     ) -> Result<Vec<String>, BuildError> {
         let load = async {
             let name = ".dockerignore".to_owned();
-            let toc = self
-                .sync_files(build, &options.context_key, vec![name])
-                .await?;
-            let bytes = self.small_file(&toc, ".dockerignore").await?;
+            let files = SmallFiles::take(build, &options.context_key, vec![name]).await?;
+            let bytes = files.read(".dockerignore")?;
             Ok(bytes
                 .map(|bytes| Dockerignore::parse(&bytes))
                 .unwrap_or_default())
         };
         shown(build, "[internal] load .dockerignore", load).await
-    }
-
-    async fn sync_files(
-        &self,
-        build: &Arc<Build>,
-        dir: &str,
-        follow: Vec<String>,
-    ) -> Result<Toc, BuildError> {
-        let request = SyncRequest {
-            dir_name: dir.to_owned(),
-            follow_paths: follow,
-            ..SyncRequest::default()
-        };
-        Ok(build.session.sync_dir(request, self.pack()?).await?.toc)
-    }
-
-    /// The content of a small file of a synced directory; `None` where it is not there.
-    async fn small_file(&self, toc: &Toc, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
-        let Some(entry) = toc
-            .entries
-            .iter()
-            .find(|entry| entry.path == path.as_bytes())
-            .cloned()
-        else {
-            return Ok(None);
-        };
-        let flats = self.layers.flats().clone();
-        let toc = Toc {
-            flats: toc.flats.clone(),
-            ..Toc::default()
-        };
-        let read = move || -> std::io::Result<Option<Vec<u8>>> {
-            let Some(reader) = FileReader::of_entry(&flats, &toc, &entry) else {
-                return Ok(None);
-            };
-            let mut bytes = Vec::new();
-            reader.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
-            Ok(Some(bytes))
-        };
-        let bytes = tokio::task::spawn_blocking(read)
-            .await
-            .expect("reading does not panic")
-            .map_err(internal)?;
-        match bytes {
-            Some(bytes) if bytes.len() as u64 > FILE_BYTES => Err(BuildError::failed(format!(
-                "{path} is larger than {FILE_BYTES} bytes"
-            ))),
-            bytes => Ok(bytes),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ mod missing;
 mod output;
 mod read;
 mod room;
+mod small_files;
 mod sources;
 mod state;
 mod tocs;
