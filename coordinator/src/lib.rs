@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod backend;
+mod causes;
 mod coordinator;
 pub mod endpoint;
 pub mod engine;

@@ -27,7 +27,9 @@ impl Evaluation<'_> {
             KeyError::Tocs(error) if error.unsound_image().is_some() => {
                 BuildError::failed(error.unsound_image().unwrap_or_default())
             }
-            KeyError::Tocs(error) => BuildError::new(Code::Internal, super::chain(&error)),
+            KeyError::Tocs(error) => {
+                BuildError::new(Code::Internal, crate::causes::with_causes(&error))
+            }
         };
         error.at_step(step.digest)
     }

@@ -42,6 +42,7 @@ use crate::backend::{
     Backend, Build, BuildError, ByteRange, ExporterSpec, ImageQuery, Ref, ResolvedConfig,
     SolveInput, Solved, What, WorkerView,
 };
+use crate::causes::with_causes;
 use crate::farm::Farm;
 use crate::keeper::Keeper;
 use crate::layers::LayerStore;
@@ -325,7 +326,7 @@ fn now() -> UnixMillis {
 
 /// An error of the farm's own storage: logged here, where it stops; clients learn that it happened, and of what kind.
 fn internal(error: impl std::error::Error) -> BuildError {
-    let text = chain(&error);
+    let text = with_causes(&error);
     tracing::error!(error = text, "the coordinator's own storage failed");
     if let Some(said) = no_space(&text) {
         BuildError::new(Code::ResourceExhausted, said)
@@ -347,14 +348,4 @@ fn no_space(text: &str) -> Option<String> {
         "no space is left on the disk of the coordinator's data directory; free some and build again"
             .to_owned()
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ use super::convert::{held_from, held_to};
 use super::job::Job;
 use super::workers::{Line, Offer};
 use super::{Farm, dispatch, now};
+use crate::causes::with_causes;
 
 /// How long a worker may take to register once it is connected.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
@@ -286,16 +287,6 @@ async fn handle(
 
 /// An error of the store, logged where it stops; workers see only that it happened.
 pub(super) fn internal(error: impl std::error::Error) -> Status {
-    tracing::error!(error = %chain(&error), "the coordinator's own storage failed");
+    tracing::error!(error = %with_causes(&error), "the coordinator's own storage failed");
     Status::internal("the coordinator could not read or write its own storage; see its log")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

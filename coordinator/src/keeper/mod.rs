@@ -305,33 +305,23 @@ impl Keeping {
                 continue;
             }
             if let Err(error) = keeper.look().await {
-                tracing::error!(error = %crate::keeper::chain(&error), "the store could not be looked after");
+                tracing::error!(error = %crate::causes::with_causes(&error), "the store could not be looked after");
             }
             if put_in_order.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
                 put_in_order = Some(Instant::now());
                 if let Err(error) = keeper.put_records_in_order().await {
-                    tracing::error!(error = %crate::keeper::chain(&error), "old records could not be removed");
+                    tracing::error!(error = %crate::causes::with_causes(&error), "old records could not be removed");
                 }
             }
         }
         if let Err(error) = keeper.flush().await {
-            tracing::error!(error = %crate::keeper::chain(&error), "the last uses could not be written down");
+            tracing::error!(error = %crate::causes::with_causes(&error), "the last uses could not be written down");
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics while holding it")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// The one place where the keeper looks at the clock for what it stores.

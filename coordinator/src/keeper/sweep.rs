@@ -78,7 +78,7 @@ impl Keeper {
     /// Makes room for what was claimed.
     pub(super) async fn make_room(&self) -> Result<(), Full> {
         if let Err(error) = self.sweep().await {
-            tracing::error!(error = %super::chain(&error), "no room could be made in the store");
+            tracing::error!(error = %crate::causes::with_causes(&error), "no room could be made in the store");
         }
         match self.bounds.over_cap(self.taken()) {
             0 => Ok(()),

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{LayerStore, LayersError};
+use crate::causes::with_causes;
 use crate::export::{ExportError, LayerBlob, LayerBlobs};
 
 /// Bytes that the encoder hands over at once.
@@ -145,15 +146,9 @@ impl LayerBlobs for ExportLayers {
 }
 
 fn failed(layer: LayerId, error: &LayersError) -> ExportError {
-    let mut cause = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        cause = format!("{cause}: {error}");
-        source = error.source();
-    }
     ExportError::Layer {
         layer: layer.to_string(),
-        cause,
+        cause: with_causes(error),
     }
 }
 
