@@ -77,4 +77,10 @@ impl SessionError {
             _ => None,
         }
     }
+
+    /// Whether the connection broke under the call, rather than the client answering with an error.
+    pub(crate) fn is_broken_connection(&self) -> bool {
+        // Only what the transport said has a source; what the client answered is a status and nothing else.
+        matches!(self, Self::Refused { status, .. } if std::error::Error::source(status.as_ref()).is_some())
+    }
 }

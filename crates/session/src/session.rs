@@ -1,6 +1,7 @@
 //! One client's session.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -14,6 +15,8 @@ const SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
 const METHOD: &str = "x-docker-expose-session-grpc-method";
 /// Longest id, name or key that is taken; longer ones are nobody's.
 const LONGEST: usize = 1024;
+/// How long after a call has broken the session's own end is waited for; it comes at once where the client is gone.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What a client says about its session when it opens it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,10 +130,86 @@ impl Session {
         doing: &str,
         call: impl Future<Output = Result<T, tonic::Status>>,
     ) -> Result<T, SessionError> {
-        match self.closed.run_until_cancelled(call).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(status)) => Err(SessionError::refused(doing, status)),
-            None => Err(SessionError::Closed(self.info.id.clone())),
-        }
+        let call = async {
+            call.await
+                .map_err(|status| SessionError::refused(doing, status))
+        };
+        self.while_open(call).await
+    }
+
+    /// Runs `work` with the client, and ends it when the client is gone.
+    ///
+    /// A call on a connection that breaks may hear of it before the session does: such an error is held back until it is
+    /// known whether the client is gone, so that it does not depend on who was told first whether a build was given up
+    /// or failed.
+    pub(crate) async fn while_open<T>(
+        &self,
+        work: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        let outcome = match self.closed.run_until_cancelled(work).await {
+            Some(Err(error)) if error.is_broken_connection() => {
+                match tokio::time::timeout(SETTLED, self.closed.cancelled()).await {
+                    Ok(()) => None,
+                    Err(_still_there) => Some(Err(error)),
+                }
+            }
+            outcome => outcome,
+        };
+        outcome.unwrap_or_else(|| Err(SessionError::Closed(self.info.id.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(closed: &CancellationToken) -> Session {
+        let channel = Channel::from_static("http://unused.invalid").connect_lazy();
+        let info = SessionInfo {
+            id: "one".to_owned(),
+            ..SessionInfo::default()
+        };
+        Session::new(info, channel, closed.clone())
+    }
+
+    fn broken() -> tonic::Status {
+        tonic::Status::from_error(Box::new(std::io::Error::from(
+            std::io::ErrorKind::BrokenPipe,
+        )))
+    }
+
+    #[tokio::test]
+    async fn a_call_that_breaks_when_the_client_goes_says_that_it_is_gone() {
+        let closed = CancellationToken::new();
+        let session = session(&closed);
+        let call = session.call("asking", async { Err::<(), _>(broken()) });
+        let goes = async { closed.cancel() };
+        let (answer, ()) = tokio::join!(call, goes);
+        assert!(matches!(answer, Err(SessionError::Closed(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_breaks_while_the_client_stays_says_why() {
+        let session = session(&CancellationToken::new());
+        let answer = session
+            .call("asking", async { Err::<(), _>(broken()) })
+            .await;
+        assert!(
+            matches!(answer, Err(SessionError::Refused { .. })),
+            "{answer:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_the_client_answers_is_passed_on_at_once() {
+        let session = session(&CancellationToken::new());
+        let refused = tonic::Status::permission_denied("no");
+        let answer = session
+            .call("asking", async { Err::<(), _>(refused) })
+            .await;
+        assert_eq!(
+            answer.unwrap_err().code(),
+            Some(tonic::Code::PermissionDenied)
+        );
     }
 }

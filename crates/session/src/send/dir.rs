@@ -103,10 +103,7 @@ impl Session {
             listen(incoming, requests, ids).await
         };
         let both = async { tokio::try_join!(send, listen) };
-        match self.closed().run_until_cancelled(both).await {
-            Some(outcome) => outcome.map(|(bytes, ())| bytes),
-            None => Err(SessionError::Closed(self.id().to_owned())),
-        }
+        self.while_open(both).await.map(|(bytes, ())| bytes)
     }
 }
 

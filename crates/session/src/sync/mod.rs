@@ -125,10 +125,7 @@ impl Session {
         };
         let incoming = self.call(&doing, start).await?.into_inner();
         let transfer = receive::run(request, incoming, sender, pack);
-        match self.closed().run_until_cancelled(transfer).await {
-            Some(outcome) => outcome,
-            None => Err(SessionError::Closed(self.id().to_owned())),
-        }
+        self.while_open(transfer).await
     }
 }
 
