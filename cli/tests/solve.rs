@@ -88,7 +88,7 @@ async fn run(
         .as_ref()
         .map_or_else(CancellationToken::new, |(_, token)| token.clone());
     let build = solve(channel, job(), services(dir), seen, &token);
-    let outcome = tokio::time::timeout(Duration::from_secs(20), build)
+    let outcome = tokio::time::timeout(Duration::from_secs(60), build)
         .await
         .expect("the build ends");
     (outcome, fake)

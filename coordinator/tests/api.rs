@@ -14,7 +14,7 @@ use support::endpoint::Endpoint;
 use tonic::Code;
 
 const FILES: &[(&str, &str)] = &[("Dockerfile", "PRINT hello\n"), ("file", "content")];
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(90);
 
 /// Everything that the build's status says.
 async fn status(client: &Client, build: &str) -> Vec<StatusResponse> {

@@ -111,19 +111,19 @@ async fn an_interrupt_cancels_the_build() {
     let dir = context(&[("Dockerfile", "WAIT for it\n")]);
     let child = buildx.spawn(&["build", "--progress", "plain", dir.path().to_str().unwrap()]);
     let started = endpoint.engine.running.notified();
-    tokio::time::timeout(Duration::from_secs(30), started)
+    tokio::time::timeout(Duration::from_secs(60), started)
         .await
         .expect("the step starts");
     assert_eq!(endpoint.api.builds().len(), 1);
     let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output())
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
         .await
         .unwrap()
         .unwrap();
     assert!(!output.status.success(), "{}", text(&output));
     endpoint.api.close();
-    tokio::time::timeout(Duration::from_secs(10), endpoint.api.drained())
+    tokio::time::timeout(Duration::from_secs(60), endpoint.api.drained())
         .await
         .expect("the build ends");
     let outcome = endpoint.engine.seen.lock().unwrap().outcome.clone();
@@ -136,13 +136,13 @@ async fn a_killed_client_ends_its_build_and_its_session() {
     let buildx = Buildx::new(&endpoint.address).await;
     let dir = context(&[("Dockerfile", "WAIT for it\n")]);
     let mut child = buildx.spawn(&["build", "--progress", "plain", dir.path().to_str().unwrap()]);
-    tokio::time::timeout(Duration::from_secs(30), endpoint.engine.running.notified())
+    tokio::time::timeout(Duration::from_secs(60), endpoint.engine.running.notified())
         .await
         .expect("the step starts");
     let session = endpoint.api.builds()[0].session.clone();
     child.kill().await.unwrap();
     endpoint.api.close();
-    tokio::time::timeout(Duration::from_secs(10), endpoint.api.drained())
+    tokio::time::timeout(Duration::from_secs(60), endpoint.api.drained())
         .await
         .expect("the build ends");
     // The build hears of it first from the call that ended; the session's own end may come a moment later.

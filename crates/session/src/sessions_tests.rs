@@ -7,9 +7,9 @@ use tonic::metadata::MetadataMap;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 /// Sooner than the first question after the client's health, which would find the end as well.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 fn headers(id: &str) -> MetadataMap {
     let mut headers = MetadataMap::new();

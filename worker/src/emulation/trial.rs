@@ -80,7 +80,7 @@ fn start(root: &std::path::Path, namespace: Option<&UserNamespace>) -> io::Resul
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn wait(mut child: Child) -> io::Result<ExitStatus> {
     let begun = Instant::now();

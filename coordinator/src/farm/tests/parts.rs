@@ -24,7 +24,7 @@ use tonic::{Request, Status, Streaming};
 use super::super::{Farm, FarmConfig, FarmService, JobEvent, JobHost, JobRequest};
 use crate::layers::LayerStore;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 pub(super) fn quick() -> FarmConfig {
     FarmConfig {
