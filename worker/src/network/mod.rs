@@ -8,12 +8,17 @@ use std::sync::Arc;
 
 use crate::runner::UserNamespace;
 
+mod maker;
+mod messages;
 mod namespace;
+mod netlink;
+mod pool;
 mod private;
 mod subnet;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod wayout;
 
 pub(crate) use namespace::Link;
 pub use private::PrivateNetwork;

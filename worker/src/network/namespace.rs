@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{NetworkError, PrivateNetwork};
+use super::NetworkError;
+use super::maker::Maker;
+use super::netlink::Netlink;
+use super::tools;
 use crate::runner::UserNamespace;
 
 /// A network namespace made ready for one step. It goes, with its devices, when this is dropped and no process is in it.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) namespace: File,
-    pub(super) network: Arc<PrivateNetwork>,
+    pub(super) maker: Arc<Maker>,
     pub(super) host: u8,
 }
 
@@ -30,7 +33,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.network.give_back(self.host);
+        self.maker.give_back(self.host);
     }
 }
 
@@ -48,16 +51,23 @@ pub(super) fn current() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }
 
-/// Makes a network namespace that belongs to `user`, or to the worker's user namespace without.
-pub(super) fn create(user: Option<&UserNamespace>) -> Result<File, NetworkError> {
-    let made = match user {
-        None => of_this_user(),
-        Some(user) => of_another_user(user),
-    };
-    made.map_err(NetworkError::io("making a network namespace for a step"))
+/// Makes a network namespace that belongs to `user`, or to the worker's user namespace without; and a socket to set it up
+/// with.
+pub(super) fn create(user: Option<&UserNamespace>) -> Result<(File, Netlink), NetworkError> {
+    let what = "making a network namespace for a step";
+    match user {
+        None => of_this_user().map_err(NetworkError::io(what)),
+        Some(user) => {
+            let namespace = of_another_user(user).map_err(NetworkError::io(what))?;
+            let socket = tools::inside(&namespace, || {
+                Netlink::open().map_err(NetworkError::io(what))
+            })?;
+            Ok((namespace, socket))
+        }
+    }
 }
 
-fn of_this_user() -> io::Result<File> {
+fn of_this_user() -> io::Result<(File, Netlink)> {
     let thread = std::thread::Builder::new()
         .name("netns".to_owned())
         .spawn(|| {
@@ -66,7 +76,7 @@ fn of_this_user() -> io::Result<File> {
             unsafe {
                 rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)?;
             }
-            current()
+            Ok((current()?, Netlink::open()?))
         })?;
     thread
         .join()

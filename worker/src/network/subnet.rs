@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use serde_json::Value;
-
 use super::NetworkError;
 
 /// A subnet of 256 addresses: `10.213.number.0/24`.
@@ -52,25 +50,6 @@ impl Subnet {
     }
 }
 
-/// The networks in the answers of `ip -json address` and `ip -json route`. The default route and what cannot be read
-/// overlap with nothing.
-pub(super) fn networks_in_use(addresses: &Value, routes: &Value) -> Vec<(Ipv4Addr, u32)> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let of_addresses = list(addresses)
-        .into_iter()
-        .flat_map(|link| list(&link["addr_info"]))
-        .filter_map(|info| {
-            let length = u32::try_from(info["prefixlen"].as_u64()?).ok()?;
-            Some((info["local"].as_str()?.parse().ok()?, length))
-        });
-    let of_routes = list(routes).into_iter().filter_map(|route| {
-        let text = route["dst"].as_str()?;
-        let (address, length) = text.split_once('/').unwrap_or((text, "32"));
-        Some((address.parse().ok()?, length.parse().ok()?))
-    });
-    of_addresses.chain(of_routes).collect()
-}
-
 /// The addresses of a subnet that steps have. They are given out in turn, so that one is not used again at once.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
@@ -98,7 +77,6 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn subnets_in_use_are_avoided() {
@@ -118,17 +96,6 @@ mod tests {
         check(255, &[("10.213.255.1", 30)], "10.213.0.0/24");
         check(0, &[("10.213.0.0", 17)], "10.213.128.0/24");
         assert!(Subnet::choose(0, &[("10.0.0.0".parse().unwrap(), 8)]).is_err());
-    }
-
-    #[test]
-    fn the_answers_of_ip_are_read() {
-        let addresses = json!([{ "addr_info": [{ "local": "192.0.2.2", "prefixlen": 24 }, { "local": "::1", "prefixlen": 128 }] }]);
-        let routes = json!([{ "dst": "default" }, { "dst": "10.1.0.0/16" }, { "dst": "10.2.0.1" }]);
-        let expected = [("192.0.2.2", 24), ("10.1.0.0", 16), ("10.2.0.1", 32)];
-        let expected: Vec<(Ipv4Addr, u32)> = expected
-            .map(|(text, length)| (text.parse().unwrap(), length))
-            .into();
-        assert_eq!(networks_in_use(&addresses, &routes), expected);
     }
 
     #[test]

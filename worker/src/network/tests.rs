@@ -2,9 +2,12 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use super::netlink::Netlink;
 use super::*;
 use crate::emulation::{EmulationConfig, EmulatorKind, probe};
 use crate::runner::Exit;
@@ -23,14 +26,14 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let machine = Machine::new();
-        let [host, world] = [(), ()].map(|()| namespace::create(None).unwrap());
+        let [host, world] = [(), ()].map(|()| namespace::create(None).unwrap().0);
         let wire = format!(
             "link set lo up\nlink add wan0 type veth peer name eth0 netns {}\naddress add 192.0.2.1/24 dev wan0\nlink set wan0 up\n",
             namespace::path(&world).display()
         );
         let far = "link set lo up\naddress add 192.0.2.10/24 dev eth0\nlink set eth0 up\n";
-        tools::inside(&host, || tools::ip_batch("test", &wire)).unwrap();
-        tools::inside(&world, || tools::ip_batch("test", far)).unwrap();
+        tools::inside(&host, || ip(&wire)).unwrap();
+        tools::inside(&world, || ip(far)).unwrap();
         let network = tools::inside(&host, || PrivateNetwork::open(machine.dir.path())).unwrap();
         Self {
             machine,
@@ -59,10 +62,33 @@ impl Bed {
     }
 
     fn links(&self) -> String {
-        tools::inside(&self.host, || tools::ip_json(&["link"]))
-            .unwrap()
-            .to_string()
+        let names = |socket: &mut Netlink| {
+            let links = socket.all(messages::links())?;
+            let names = links.iter().filter_map(messages::name_and_index);
+            Ok(names.map(|(name, _)| format!("{name} ")).collect())
+        };
+        tools::inside(&self.host, || {
+            let socket = Netlink::open();
+            socket
+                .and_then(|mut socket| names(&mut socket))
+                .map_err(NetworkError::io("listing links"))
+        })
+        .unwrap()
     }
+}
+
+/// Runs `ip` commands, one a line.
+fn ip(lines: &str) -> Result<(), NetworkError> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{lines}");
+    Ok(())
 }
 
 const ASK: &str = "nc 192.0.2.10 80 < /dev/null; ip -4 -o address show eth0 | grep -c ' 10.213.'";
@@ -81,10 +107,10 @@ async fn a_step_reaches_the_world_with_the_machines_address() {
         assert_eq!(said.ran.exit, Exit::Code(0));
     }
     server.join().unwrap();
-    assert!(bed.links().contains("\"by"), "{}", bed.links());
+    assert!(bed.links().contains("by"), "{}", bed.links());
     bed.network = None;
     assert!(
-        !bed.links().contains("\"by"),
+        !bed.links().contains("by"),
         "the bridge is left: {}",
         bed.links()
     );
@@ -126,13 +152,13 @@ async fn an_emulated_step_reaches_it_too() {
 async fn steps_do_not_reach_each_other() {
     let bed = Bed::new();
     let serve = bed.machine.run(
-        "ip -4 -o address show eth0; nc -l -p 81 -w 4 < /dev/null",
+        "ip -4 -o address show eth0; nc -l -p 81 -w 8 < /dev/null",
         |spec| spec.network = bed.private(),
     );
-    // Addresses are given out in turn: of these two, the one that serves has the lower or the higher one.
+    // The first addresses are those of the first steps and of the networks that are held ready: one of them serves.
     let subnet = "$(ip -4 -o address show eth0 | grep -o '10[.]213[.][0-9]*' | head -n 1)";
     let ask = format!(
-        "sleep 1; for host in 2 3; do nc -w 1 {subnet}.$host 81 < /dev/null && echo reached; done; echo done"
+        "sleep 1; for host in 2 3 4 5 6 7 8 9; do (nc -w 2 {subnet}.$host 81 < /dev/null && echo reached) & done; wait; echo done"
     );
     let ask = bed.machine.run(&ask, |spec| spec.network = bed.private());
     let (server, client) = tokio::join!(serve, ask);
@@ -147,7 +173,34 @@ fn leftovers_of_a_killed_worker_are_replaced() {
     std::mem::forget(bed.network.clone());
     let again = tools::inside(&bed.host, || PrivateNetwork::open(bed.machine.dir.path())).unwrap();
     let links = bed.links();
-    assert_eq!(links.matches("\"by").count(), 1, "{links}");
+    assert_eq!(links.matches("by").count(), 1, "{links}");
     drop(again);
-    assert!(!bed.links().contains("\"by"));
+    assert!(!bed.links().contains("by"));
+}
+
+#[test]
+fn networks_are_held_ready_once_a_step_has_asked() {
+    let mut bed = Bed::new();
+    // The peers of what is on the bridge: none before the first step.
+    let devices = || bed.links().matches("bv").count();
+    assert_eq!(devices(), 0);
+    let first = bed.network.as_ref().unwrap().attach(None).unwrap();
+    until("networks to be ready", || devices() == 5);
+    let second = bed.network.as_ref().unwrap().attach(None).unwrap();
+    assert_ne!(first.host, second.host);
+    until("the one that was taken to be replaced", || devices() == 6);
+    drop((first, second));
+    bed.network = None;
+    until("all of them to be gone", || !bed.links().contains("bv"));
+}
+
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "waited for {what}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
 }

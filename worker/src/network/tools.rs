@@ -1,4 +1,5 @@
-//! The programs that set networks up: `ip` (batches), `nft`, and `iptables` where the machine forwards nothing by default.
+//! Entering network namespaces, and the programs that make rules for them: `nft`, and `iptables` where the machine
+//! forwards nothing by default.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -30,29 +31,6 @@ pub(super) fn inside<T: Send>(
             )))
         })
     })
-}
-
-/// Runs `ip` commands, one a line; the first that fails ends it.
-pub(super) fn ip_batch(what: &'static str, lines: &str) -> Result<(), NetworkError> {
-    feed(
-        Command::new("ip").args(["-batch", "-"]),
-        "ip",
-        "iproute2",
-        what,
-        lines,
-    )
-}
-
-/// Asks `ip` for something as JSON.
-pub(super) fn ip_json(arguments: &[&str]) -> Result<serde_json::Value, NetworkError> {
-    let what = "asking ip";
-    let output = Command::new("ip")
-        .args(["-json", "-4"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    let output = judge(output.map_err(missing("ip", "iproute2"))?, what)?;
-    Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
 /// Feeds rules to `nft`; all or none take effect.
