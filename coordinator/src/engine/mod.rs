@@ -32,7 +32,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest,
 use bollard_buildkit_proto::pb;
 use buildyard_layer::random_flat_id;
 use buildyard_model::{BuildId, Chain, Platform, Scope};
-use buildyard_registry::{Registry, RegistryConfig};
+use buildyard_registry::{Documents, Registry, RegistryConfig};
 use buildyard_session::{Pack, PackError};
 use buildyard_solver::Trees;
 use buildyard_store::{Store, UnixMillis};
@@ -66,6 +66,7 @@ pub struct Engine {
     build_platform: Platform,
     scope: Scope,
     contexts: contexts::Contexts,
+    documents: Arc<Documents>,
     builds: Mutex<HashMap<BuildId, Arc<state::BuildState>>>,
 }
 
@@ -90,6 +91,7 @@ impl Engine {
             build_platform,
             scope: Scope::new("default"),
             contexts: contexts::Contexts::default(),
+            documents: Arc::default(),
             builds: Mutex::default(),
         }
     }
@@ -102,7 +104,9 @@ impl Engine {
             config.insecure.extend(insecure_registries(build));
             let auth = Arc::new(auth::SessionAuth(build.session.clone()));
             let hold = self.keeper.needs().hold();
-            Arc::new(state::BuildState::new(Registry::new(config, auth), hold))
+            let documents = self.documents.clone();
+            let registry = Registry::remembering(config, auth, documents);
+            Arc::new(state::BuildState::new(registry, hold))
         });
         state.clone()
     }

@@ -1,5 +1,5 @@
-//! `type=image`: into registries. Blobs first, of all platforms at one time; then the manifests; the index last, so that
-//! whoever pulls the name always gets a whole image.
+//! `type=image`: into registries. Of what the repository lacks, blobs first, of all platforms at one time; then the manifests;
+//! the index last, so that whoever pulls the name always gets a whole image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::attributes::Attributes;
-use super::compose::{Composition, Document, ImageOptions};
+use super::compose::{Composed, Composition, Document, ImageOptions};
 use super::{ExportError, ExportProgress, ExportRequest, LayerBlob, LayerBlobs};
 
 /// How many blobs are on their way to one repository; each registry's own limit lies below.
@@ -159,7 +159,7 @@ impl Push<'_> {
             return Ok(());
         };
         self.progress.begin("pushing layers");
-        let pushed = self.blobs(repository).await;
+        let pushed = self.platforms(repository).await;
         self.progress.end("pushing layers");
         pushed?;
         let root = self.composition.root();
@@ -171,17 +171,51 @@ impl Push<'_> {
             };
             let part = format!("pushing manifest for {shown}@{}", root.descriptor.digest);
             self.progress.begin(&part);
-            let pushed = self.manifests(name, by_digest).await;
+            let target = if by_digest {
+                name.at(root.descriptor.digest)
+            } else {
+                (*name).clone()
+            };
+            let pushed = self.put(target, root).await;
             self.progress.end(&part);
             pushed?;
         }
         Ok(())
     }
 
+    /// The platforms that the repository lacks, all at one time: their blobs, and then, where an index comes, their manifests.
+    /// A repository that has a manifest has its blobs.
+    async fn platforms(&self, repository: &Reference) -> Result<(), ExportError> {
+        let platforms = &self.composition.platforms;
+        let asked = platforms.iter().map(|platform| {
+            let digest = platform.manifest.descriptor.digest;
+            self.registry.has_manifest(repository, digest)
+        });
+        let there = futures::future::try_join_all(asked).await?;
+        let absent: Vec<&Composed> = platforms
+            .iter()
+            .zip(there)
+            .filter_map(|(platform, there)| (!there).then_some(platform))
+            .collect();
+        self.blobs(repository, &absent).await?;
+        if self.composition.index.is_some() {
+            let pushes = absent.iter().map(|platform| {
+                let manifest = &platform.manifest;
+                self.put(repository.at(manifest.descriptor.digest), manifest)
+            });
+            futures::future::try_join_all(pushes).await?;
+        }
+        Ok(())
+    }
+
     /// Every blob once, layers and configurations of all platforms at one time.
-    async fn blobs(&self, repository: &Reference) -> Result<(), ExportError> {
+    async fn blobs(
+        &self,
+        repository: &Reference,
+        platforms: &[&Composed],
+    ) -> Result<(), ExportError> {
         let mut blobs = BTreeMap::new();
-        for platform in &self.composition.platforms {
+        for platform in platforms {
             let source = |blob: &LayerBlob| LayerSource {
                 layers: self.layers.clone(),
                 blob: blob.clone(),
@@ -222,27 +256,6 @@ impl Push<'_> {
             .push_blob(repository, descriptor, origin, source)
             .await
             .map(drop)
-    }
-
-    /// Manifests by their digests, then what the name stands for.
-    async fn manifests(&self, name: &Reference, by_digest: bool) -> Result<(), ExportError> {
-        if self.composition.index.is_some() {
-            let platforms = self
-                .composition
-                .platforms
-                .iter()
-                .map(|platform| &platform.manifest);
-            let pushes =
-                platforms.map(|manifest| self.put(name.at(manifest.descriptor.digest), manifest));
-            futures::future::try_join_all(pushes).await?;
-        }
-        let root = self.composition.root();
-        let target = if by_digest {
-            name.at(root.descriptor.digest)
-        } else {
-            name.clone()
-        };
-        self.put(target, root).await
     }
 
     async fn put(&self, target: Reference, document: &Document) -> Result<(), ExportError> {

@@ -9,13 +9,15 @@
 //! - [`Registry::put_manifest`]: a manifest or index under a tag or digest, where it isn't there yet.
 //!
 //! Everything is bounded: sizes of documents, redirects, retries, times, and the transfers per registry at one time.
-//! Here is no cache of blobs and no knowledge of what is in a layer.
+//! Manifests and configurations that were read are kept for later builds ([`Documents`]). Here is no cache of layers and no
+//! knowledge of what is in one.
 
 mod auth;
 mod authorizer;
 mod blob;
 mod challenge;
 mod config;
+mod documents;
 mod error;
 mod host;
 mod manifest;
@@ -32,6 +34,7 @@ mod verify;
 pub use auth::{Auth, AuthError, Credentials, FixedAuth, NoAuth, Token, TokenRequest};
 pub use blob::BlobStream;
 pub use config::RegistryConfig;
+pub use documents::Documents;
 pub use error::RegistryError;
 pub use manifest::Fetched;
 pub use push::{BlobSource, Pushed};

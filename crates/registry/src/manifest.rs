@@ -47,6 +47,17 @@ impl Registry {
         self.head(reference, &scopes).await
     }
 
+    /// Whether the repository has the manifest or index of this digest, and so everything that it refers to.
+    pub async fn has_manifest(
+        &self,
+        repository: &Reference,
+        digest: Digest,
+    ) -> Result<bool, RegistryError> {
+        let scopes = [push_scope(&repository.repository)];
+        let there = self.head(&repository.at(digest), &scopes).await?;
+        Ok(there.is_some_and(|there| there.digest == digest))
+    }
+
     /// Puts a manifest or index under a reference (tag or digest) unless it is there already; says whether it was sent.
     /// The blobs and manifests that it refers to must be there.
     pub async fn put_manifest(

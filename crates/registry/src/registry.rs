@@ -7,7 +7,7 @@ use buildyard_model::Digest;
 use tokio::sync::OnceCell;
 
 use crate::host::Host;
-use crate::{Auth, Reference, RegistryConfig, RegistryError};
+use crate::{Auth, Documents, Fetched, Reference, RegistryConfig, RegistryError};
 
 /// Everything that one build's client may do with registries. Cheap to clone; the clones share connections and tokens.
 #[derive(Clone)]
@@ -20,6 +20,9 @@ struct Inner {
     auth: Arc<dyn Auth>,
     hosts: Mutex<HashMap<String, Arc<OnceCell<Arc<Host>>>>>,
     flights: Mutex<HashMap<Flight, Arc<OnceCell<()>>>>,
+    /// What names stand for in this build: the same for all of its platforms.
+    named: Mutex<HashMap<String, Arc<OnceCell<Fetched>>>>,
+    documents: Arc<Documents>,
 }
 
 /// A blob on its way to a repository: host, repository, digest.
@@ -28,13 +31,23 @@ type Flight = (String, String, Digest);
 impl Registry {
     /// The registries as this client may use them. No connection is made yet.
     pub fn new(config: RegistryConfig, auth: Arc<dyn Auth>) -> Self {
-        let (hosts, flights) = (Mutex::default(), Mutex::default());
+        Self::remembering(config, auth, Arc::default())
+    }
+
+    /// The same; documents are taken from `documents` where they are there, and put there.
+    pub fn remembering(
+        config: RegistryConfig,
+        auth: Arc<dyn Auth>,
+        documents: Arc<Documents>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config,
                 auth,
-                hosts,
-                flights,
+                hosts: Mutex::default(),
+                flights: Mutex::default(),
+                named: Mutex::default(),
+                documents,
             }),
         }
     }
@@ -48,7 +61,8 @@ impl Registry {
     pub fn allowing_insecure(&self, hosts: impl IntoIterator<Item = String>) -> Self {
         let mut config = self.inner.config.clone();
         config.insecure.extend(hosts);
-        Self::new(config, self.inner.auth.clone())
+        let (auth, documents) = (self.inner.auth.clone(), self.inner.documents.clone());
+        Self::remembering(config, auth, documents)
     }
 
     /// The host, connected. A failure isn't remembered.
@@ -68,6 +82,26 @@ impl Registry {
                 .map(Arc::new)
         };
         cell.get_or_try_init(connect).await.cloned()
+    }
+
+    /// What was read before.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.inner.documents
+    }
+
+    /// The document that a reference names, asked for once in this build.
+    pub(crate) async fn named(&self, reference: &Reference) -> Result<Fetched, RegistryError> {
+        let cell = {
+            let mut named = self
+                .inner
+                .named
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            named.entry(reference.to_string()).or_default().clone()
+        };
+        let fetched = cell.get_or_try_init(|| self.manifest(reference)).await?;
+        self.documents().keep_manifest(reference, fetched);
+        Ok(fetched.clone())
     }
 
     pub(crate) fn flight(&self, repository: &Reference, blob: Digest) -> Arc<OnceCell<()>> {

@@ -8,7 +8,7 @@ use buildyard_model::{Digest, Platform};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use crate::{Reference, Registry, RegistryError};
+use crate::{Fetched, Reference, Registry, RegistryError};
 
 /// How many indexes may lie inside each other.
 const MAX_DEPTH: usize = 4;
@@ -70,7 +70,7 @@ impl Registry {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Found, RegistryError> {
-        let mut fetched = self.manifest(reference).await?;
+        let mut fetched = self.named(reference).await?;
         let root = fetched.digest;
         let mut index = None;
         for _ in 0..MAX_DEPTH {
@@ -103,7 +103,7 @@ impl Registry {
                     return Err(missing(reference, platform, available));
                 }
             };
-            fetched = self.manifest(&reference.at(entry)).await?;
+            fetched = self.entry(reference, entry).await?;
         }
         let cause = format!("more than {MAX_DEPTH} indexes lie inside each other");
         Err(RegistryError::Document {
@@ -127,7 +127,7 @@ impl Registry {
             .filter_map(|entry| entry.platform.as_ref());
         let mut available: Vec<Platform> = named.map(DescriptorPlatform::normalized).collect();
         for entry in entries.iter().take(MAX_UNNAMED) {
-            let fetched = self.manifest(&reference.at(entry.digest)).await?;
+            let fetched = self.entry(reference, entry.digest).await?;
             let Document::Manifest(manifest) = fetched.parse(reference)? else {
                 continue;
             };
@@ -149,11 +149,24 @@ impl Registry {
         Err(missing(reference, platform, available))
     }
 
+    /// A manifest that an index of the same repository lists.
+    async fn entry(&self, reference: &Reference, entry: Digest) -> Result<Fetched, RegistryError> {
+        if let Some(known) = self.documents().manifest(reference, entry) {
+            return Ok(known);
+        }
+        let fetched = self.manifest(&reference.at(entry)).await?;
+        self.documents().keep_manifest(reference, &fetched);
+        Ok(fetched)
+    }
+
     async fn read_config(
         &self,
         reference: &Reference,
         config: &Descriptor,
     ) -> Result<Bytes, RegistryError> {
+        if let Some(known) = self.documents().config(reference, config.digest) {
+            return Ok(known);
+        }
         let refuse = |cause: String| RegistryError::Document {
             what: reference.to_string(),
             cause,
@@ -176,7 +189,10 @@ impl Registry {
                 None => refuse(format!("configuration: {error}")),
             }
         })?;
-        Ok(parts.concat().into())
+        let bytes = Bytes::from(parts.concat());
+        self.documents()
+            .keep_config(reference, config.digest, &bytes);
+        Ok(bytes)
     }
 }
 
