@@ -62,8 +62,10 @@ pub struct Coordinator {
     flats: FlatFiles,
     router: axum::Router,
     grace: Duration,
-    /// Cancelled when everything must end.
+    /// Cancelled when the builds that are left must end.
     cancel: CancellationToken,
+    /// Cancelled when the farm has ended.
+    farm_ended: CancellationToken,
     /// Cancelled when nothing is written any more.
     keep_until: CancellationToken,
     tasks: TaskTracker,
@@ -112,7 +114,15 @@ impl Coordinator {
         ));
         let build_platform = build_platform(store.as_ref(), config.build_platform).await?;
         let cancel = CancellationToken::new();
-        let farm = Farm::start(config.farm, shared.clone(), layers.clone(), cancel.clone()).await?;
+        // Not with the builds: what they leave has to be told to the workers.
+        let farm_ended = CancellationToken::new();
+        let farm = Farm::start(
+            config.farm,
+            shared.clone(),
+            layers.clone(),
+            farm_ended.clone(),
+        )
+        .await?;
         let engine_config = EngineConfig {
             registry: config.registry,
         };
@@ -148,6 +158,7 @@ impl Coordinator {
             router,
             grace: config.grace,
             cancel,
+            farm_ended,
             keep_until,
             tasks,
             _data: guard,
@@ -171,7 +182,7 @@ impl Coordinator {
         let service = FarmServer::new(FarmService::new(self.farm.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let stop = self.cancel.clone();
+        let stop = self.farm_ended.clone();
         self.tasks.spawn(async move {
             let served = tonic::transport::Server::builder()
                 .add_service(service)
@@ -214,14 +225,12 @@ impl Coordinator {
             if tokio::time::timeout(grace, api.drained()).await.is_err() {
                 tracing::warn!("builds did not end in time and are cancelled");
             }
-            farm.order_shutdown("the coordinator is stopping");
             cancel.cancel();
             api.drained().await;
-            farm.hang_up();
+            farm.close("the coordinator is stopping").await;
             closing.cancel();
         };
         tokio::join!(serving, stopping);
-        farm.stopped().await;
         self.keep_until.cancel();
         self.tasks.close();
         self.tasks.wait().await;

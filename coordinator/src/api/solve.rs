@@ -78,6 +78,7 @@ impl Shared {
         tracing::info!(build_id = %build.id, frontend = build.request.frontend, "build started");
         let work = until_cancelled(build.cancel.clone(), self.solve_and_export(&running, what));
         let outcome = cancel_when_gone(build, work).await;
+        let outcome = outcome.map_err(|error| self.why(error));
         self.backend.finished(build, &outcome).await;
         build.progress.finish(SystemTime::now());
         self.builds.end(&build.id);

@@ -22,11 +22,20 @@ impl Shared {
     {
         let task = self.tasks.spawn(until_cancelled(cancel, work));
         match task.await {
-            Ok(outcome) => outcome.map_err(|err| errors::to_status(&err)),
+            Ok(outcome) => outcome.map_err(|err| errors::to_status(&self.why(err))),
             Err(err) => {
                 tracing::error!(error = %err, "a call to the engine panicked");
                 Err(Status::internal("the builder failed; its log says why"))
             }
+        }
+    }
+
+    /// The error as it is told: a build that was given up because the coordinator stops is told so.
+    pub(crate) fn why(&self, error: BuildError) -> BuildError {
+        if error.is_cancelled() && self.cancel.is_cancelled() {
+            BuildError::interrupted()
+        } else {
+            error
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct BuildError {
     pub sources: Vec<SourceLocation>,
     /// Details that came from a client with its own error and go back as they are.
     pub details: Vec<Any>,
+    /// The build was given up because the coordinator stops.
+    pub interrupted: bool,
 }
 
 /// A place in a source file.
@@ -45,6 +47,7 @@ impl BuildError {
             vertex: None,
             sources: Vec::new(),
             details: Vec::new(),
+            interrupted: false,
         }
     }
 
@@ -76,9 +79,19 @@ impl BuildError {
         ))
     }
 
+    /// The build was given up because the coordinator stops.
+    pub fn interrupted() -> Self {
+        let message = "the coordinator is stopping and has cancelled the build; what was finished is kept: build again \
+                       when it is back";
+        Self {
+            interrupted: true,
+            ..Self::new(Code::Unavailable, message)
+        }
+    }
+
     /// Whether the build was given up rather than failed.
     pub fn is_cancelled(&self) -> bool {
-        self.code == Code::Cancelled
+        self.code == Code::Cancelled || self.interrupted
     }
 
     /// Says which step failed.

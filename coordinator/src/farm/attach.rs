@@ -61,6 +61,7 @@ pub(super) async fn attach(
         replan_forgotten_jobs(farm, &offer.id, &had, &register.jobs);
         repeat_known(farm, &offer.id);
     }
+    farm.workers.repeat_shutdown(&offer.id);
     tracing::info!(
         worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
         resumed = line.resumed, "a worker is connected"
@@ -209,7 +210,7 @@ async fn serve(
         match message {
             Some(Ok(proto::FromWorker { event: Some(event) })) => {
                 draining |= matches!(event, from_worker::Event::Draining(_));
-                if let Err(error) = handle(&farm, &worker, event).await {
+                if let Err(error) = handle(&farm, &worker, line, event).await {
                     tracing::warn!(worker_id = %worker, %error, "a worker's message could not be handled");
                 }
             }
@@ -240,6 +241,7 @@ async fn serve(
 async fn handle(
     farm: &Arc<Farm>,
     worker: &WorkerId,
+    line: u64,
     event: from_worker::Event,
 ) -> Result<(), Status> {
     match event {
@@ -280,6 +282,11 @@ async fn handle(
         }
         from_worker::Event::Draining(_) => {
             farm.worker_draining(worker);
+            Ok(())
+        }
+        from_worker::Event::ShutdownHeard(_) => {
+            farm.workers.heard_shutdown(worker, line);
+            farm.changed.notify_waiters();
             Ok(())
         }
     }

@@ -46,6 +46,8 @@ struct Audience {
     watchers: Vec<JobStep>,
     backlog: Vec<proto::StepEvent>,
     owner_left: bool,
+    /// Somebody has wanted it since this process knows of it. One that was adopted goes on until then.
+    was_wanted: bool,
     /// Heartbeats in a row that did not show it.
     not_shown: u8,
 }
@@ -53,6 +55,11 @@ struct Audience {
 impl Audience {
     fn is_empty(&self) -> bool {
         self.owner_left && self.watchers.is_empty()
+    }
+
+    /// Whether the last one who wanted it has left.
+    fn has_left(&self) -> bool {
+        self.was_wanted && self.is_empty()
     }
 }
 
@@ -67,6 +74,7 @@ impl Run {
             Vec::new()
         } else {
             audience.watchers.push(by);
+            audience.was_wanted = true;
             audience.backlog.clone()
         };
         (backlog, self.end.subscribe())
@@ -81,14 +89,15 @@ impl Run {
         audience.watchers.clone()
     }
 
-    /// A job does not want the step any more. Returns whether nobody does.
+    /// A job does not want the step any more. Returns whether it was the last that did.
     fn leave(&self, job: &JobId) -> bool {
         let mut audience = self.audience();
+        let watched = audience.watchers.len();
         audience.watchers.retain(|(watching, _)| watching != job);
-        if self.owner.as_ref().is_some_and(|(owner, _)| owner == job) {
-            audience.owner_left = true;
-        }
-        audience.is_empty()
+        let owned =
+            !audience.owner_left && self.owner.as_ref().is_some_and(|(owner, _)| owner == job);
+        audience.owner_left |= owned;
+        (owned || audience.watchers.len() < watched) && audience.is_empty()
     }
 
     /// A heartbeat came that did or did not show it. Returns whether its worker seems not to know of it: an answer to a
@@ -136,6 +145,7 @@ impl Claims {
         }
         let audience = Audience {
             owner_left: owner.is_none(),
+            was_wanted: owner.is_some(),
             ..Audience::default()
         };
         let run = Run {
@@ -154,7 +164,14 @@ impl Claims {
     /// Whether a run is known and its last audience has left. One that was adopted has not had any yet.
     pub(super) fn is_unwanted(&self, held: &HeldClaim) -> bool {
         let run = self.get(&held.claim).filter(|run| run.held == *held);
-        run.is_some_and(|run| run.owner.is_some() && run.audience().is_empty())
+        run.is_some_and(|run| run.audience().has_left())
+    }
+
+    /// All runs whose last audience has left: told to stop, and not ended yet.
+    pub(super) fn unwanted(&self) -> Vec<Arc<Run>> {
+        let runs = self.lock();
+        let unwanted = runs.values().filter(|run| run.audience().has_left());
+        unwanted.cloned().collect()
     }
 
     /// Claims that a worker should hold but does not show for the second time.
@@ -207,7 +224,7 @@ impl Claims {
         }
     }
 
-    /// A job leaves. Returns the runs that nobody wants any more.
+    /// A job leaves. Returns the runs that nobody wants any more because of that.
     pub(super) fn leave(&self, job: &JobId) -> Vec<Arc<Run>> {
         let runs: Vec<_> = self.lock().values().cloned().collect();
         runs.into_iter().filter(|run| run.leave(job)).collect()

@@ -130,11 +130,6 @@ fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decis
             emulated,
         } => {
             let Some(job) = queued.get(&job) else { return };
-            if farm.job(&job.request.id).is_none() {
-                // It was cancelled a moment ago; its end, which follows, finds out where it was.
-                job.assign(&worker, |_| true);
-                return;
-            }
             job.tell(JobEvent::Assigned {
                 worker: worker.clone(),
                 emulated,

@@ -87,6 +87,8 @@ struct Place {
     worker: Option<WorkerId>,
     /// Inputs from elsewhere that became known after the job was queued.
     late: Vec<proto::KnownResult>,
+    /// It is not wanted any more: whoever is about to hand it over does not.
+    over: bool,
 }
 
 impl Job {
@@ -123,17 +125,29 @@ impl Job {
         self.place().worker.clone()
     }
 
-    /// Hands the job to a worker: `send` gets the order with all that is known by now. Returns whether it was sent.
+    /// Hands the job to a worker: `send` gets the order with all that is known by now. Returns whether it has what is due:
+    /// a job that is over is not sent.
     pub(super) fn assign(
         &self,
         worker: &WorkerId,
         send: impl FnOnce(proto::StartJob) -> bool,
     ) -> bool {
         let mut place = self.place();
+        // Noted also where it is over: its end, which the scheduler hears of next, frees its place there.
         place.worker = Some(worker.clone());
+        if place.over {
+            return true;
+        }
         let mut order = self.request.order.clone();
         order.known.extend(place.late.iter().cloned());
         send(order)
+    }
+
+    /// It is not wanted any more. Returns the worker that has the order, and has to be told.
+    pub(super) fn end(&self) -> Option<WorkerId> {
+        let mut place = self.place();
+        place.over = true;
+        place.worker.clone()
     }
 
     /// An input from elsewhere is known. `send` passes it on where the job has a worker already.

@@ -7,6 +7,7 @@
 
 mod attach;
 mod claims;
+mod closing;
 mod convert;
 mod dispatch;
 mod flats;
@@ -27,7 +28,7 @@ use std::time::{Duration, SystemTime};
 use buildyard_model::{JobId, WorkerId};
 use buildyard_proto::v1::{self as proto, to_worker};
 use buildyard_store::{Store, StoreError, UnixMillis, WorkerRecord};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +51,8 @@ pub struct FarmConfig {
     pub worker_grace: Duration,
     /// How long a job waits for a known worker that is away before it is refused.
     pub away_grace: Duration,
+    /// How long a stopping coordinator waits for the workers to have stopped what nobody wants any more.
+    pub settle_within: Duration,
 }
 
 impl Default for FarmConfig {
@@ -59,6 +62,7 @@ impl Default for FarmConfig {
             claim_ttl: Duration::from_secs(30),
             worker_grace: Duration::from_secs(5),
             away_grace: Duration::from_secs(30),
+            settle_within: Duration::from_secs(10),
         }
     }
 }
@@ -71,6 +75,8 @@ pub struct Farm {
     workers: workers::Workers,
     claims: claims::Claims,
     jobs: Mutex<HashMap<JobId, Arc<job::Job>>>,
+    /// Whether claims are given; held for reading while one is.
+    gives_claims: RwLock<bool>,
     /// Every worker that was ever here, as it last registered.
     known: Mutex<BTreeMap<WorkerId, WorkerRecord>>,
     dispatch: mpsc::UnboundedSender<dispatch::Input>,
@@ -100,6 +106,7 @@ impl Farm {
             workers: workers::Workers::default(),
             claims: claims::Claims::default(),
             jobs: Mutex::default(),
+            gives_claims: RwLock::new(true),
             known: Mutex::new(
                 known
                     .iter()
@@ -119,17 +126,6 @@ impl Farm {
         farm.tasks.spawn(sweep::run(farm.clone()));
         farm.tasks.spawn(attach::give_up_absent(farm.clone()));
         Ok(farm)
-    }
-
-    /// Ends the workers' connections once they have got what was ordered; they try to come back.
-    pub fn hang_up(&self) {
-        self.workers.cut_all();
-    }
-
-    /// Waits for everything that the farm has under way to end; call it after `cancel`.
-    pub async fn stopped(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     /// Workers with a live connection.
@@ -187,7 +183,7 @@ impl Farm {
             return;
         };
         self.schedule(dispatch::Input::Ended(id.clone()));
-        if let Some(worker) = job.worker() {
+        if let Some(worker) = job.end() {
             let order = proto::CancelJob {
                 job: id.to_string(),
                 reason: reason.to_owned(),
@@ -212,17 +208,6 @@ impl Farm {
         };
         self.workers
             .order(worker, to_worker::Order::StepKnown(order));
-    }
-
-    /// Asks all workers to stop taking jobs and end.
-    pub fn order_shutdown(&self, reason: &str) {
-        for offer in self.workers.connected() {
-            let order = proto::Shutdown {
-                reason: reason.to_owned(),
-            };
-            self.workers
-                .order(&offer.id, to_worker::Order::Shutdown(order));
-        }
     }
 
     /// Stops the runs that nobody wants once `job` has left.
@@ -289,6 +274,7 @@ impl Farm {
 
     /// A job is its worker's no more; what it runs there goes on for whoever asks for it next.
     fn take_back(&self, job: &job::Job) {
+        job.end();
         self.lock_jobs().remove(&job.request.id);
         self.schedule(dispatch::Input::Ended(job.request.id.clone()));
         self.claims.leave(&job.request.id);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use buildyard_model::{Chain, JobId, LayerId, StepDigest, WorkerId};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, failure, step_event};
 use buildyard_proto::{decode_result, encode_result};
-use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult, StoreError};
+use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult};
 use tonic::Status;
 
 use super::attach::internal;
@@ -21,6 +21,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The same where nobody can wake them.
 const ASK_AT_ONCE: Duration = Duration::from_millis(100);
+
+pub(super) const STOPPING: &str = "the coordinator is stopping";
 
 const NOT_WANTED: &str = "is not wanted any more";
 
@@ -80,13 +82,7 @@ pub(super) async fn claim(
             .claims
             .get(&claim)
             .map(|run| run.watch((by.job.clone(), step)));
-        let taken = take(farm, &claim, &by).await?;
-        // A job that was given up before it joined has not been counted among those who left.
-        if farm.job(&by.job).is_none() {
-            farm.stop_unwanted(&by.job, NOT_WANTED);
-            return Err(Status::cancelled(format!("job {} {NOT_WANTED}", by.job)));
-        }
-        match taken {
+        match take(farm, &claim, &by).await? {
             Claim::Run { generation } => {
                 let held = buildyard_store::HeldClaim { claim, generation };
                 return Ok(claim_reply::Answer::Run(held_to(&held)));
@@ -117,19 +113,32 @@ pub(super) async fn claim(
 
 /// Asks the store, and notes a claim that it gives. Both in a task: a worker that hangs up in between leaves no claim behind
 /// of which nobody knows.
+///
+/// # Errors
+/// The job is not wanted any more; the coordinator is stopping.
 async fn take(farm: &Arc<Farm>, claim: &ClaimKey, by: &ClaimedBy) -> Result<Claim, Status> {
     let (farm, claim, by) = (farm.clone(), claim.clone(), by.clone());
     let tasks = farm.tasks.clone();
     let taken = tasks.spawn(async move {
-        let ttl = farm.config.claim_ttl;
-        let taken = farm.store.claim_step(&claim, &by, now(), ttl).await?;
-        if let Claim::Run { generation } = taken {
-            farm.claims
-                .begin(claim, generation, (by.job, by.step), by.worker);
+        let gives_claims = farm.gives_claims.read().await;
+        if !*gives_claims {
+            return Err(Status::unavailable(STOPPING));
         }
-        Ok::<_, StoreError>(taken)
+        let ttl = farm.config.claim_ttl;
+        let taken = farm.store.claim_step(&claim, &by, now(), ttl).await;
+        let taken = taken.map_err(internal)?;
+        if let Claim::Run { generation } = taken {
+            let owner = (by.job.clone(), by.step);
+            farm.claims.begin(claim, generation, owner, by.worker);
+        }
+        // A job that was given up before it joined has not been counted among those who left.
+        if farm.job(&by.job).is_none() {
+            farm.stop_unwanted(&by.job, NOT_WANTED);
+            return Err(Status::cancelled(format!("job {} {NOT_WANTED}", by.job)));
+        }
+        Ok(taken)
     });
-    taken.await.map_err(internal)?.map_err(internal)
+    taken.await.map_err(internal)?
 }
 
 type Waiting = (
@@ -161,7 +170,7 @@ async fn wait(
             _ => Ok(None),
         },
         () = tokio::time::sleep(ASK_AGAIN) => Ok(None),
-        () = farm.cancel.cancelled() => Err(Status::unavailable("the coordinator is stopping")),
+        () = farm.cancel.cancelled() => Err(Status::unavailable(STOPPING)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The farm's promises about claims, losses and reconnecting, with scripted workers over the real protocol in memory.
 
+mod closing;
 mod parts;
 
 use std::time::Duration;

@@ -80,6 +80,8 @@ struct Entry {
     /// Grows with each connection of any worker: tells a stale end of connection from the present one's.
     line: u64,
     orders: Option<mpsc::Sender<Result<proto::ToWorker, Status>>>,
+    /// It has answered the order that this coordinator stops.
+    heard_shutdown: bool,
 }
 
 /// A connection as it was registered.
@@ -100,6 +102,10 @@ pub(super) struct Workers(Mutex<Table>);
 struct Table {
     lines: u64,
     entries: HashMap<WorkerId, Entry>,
+    /// Why the coordinator stops, once it does: the last order, also for those who come back meanwhile.
+    shutdown: Option<String>,
+    /// Nobody is taken in any more.
+    closed: bool,
 }
 
 impl Workers {
@@ -119,6 +125,7 @@ impl Workers {
             heard: Instant::now(),
             line: 0,
             orders: None,
+            heard_shutdown: false,
         };
         self.lock().entries.insert(record.id.clone(), entry);
     }
@@ -127,7 +134,7 @@ impl Workers {
     /// while it is not known whether that one is still there.
     ///
     /// # Errors
-    /// The other one was heard from since.
+    /// The other one was heard from since, or the farm takes nobody in any more.
     pub(super) fn connect(
         &self,
         offer: Offer,
@@ -136,6 +143,9 @@ impl Workers {
     ) -> Result<Option<Line>, Status> {
         let (orders, receiver) = mpsc::channel(QUEUED_ORDERS);
         let mut table = self.lock();
+        if table.closed {
+            return Err(Status::unavailable(super::steps::STOPPING));
+        }
         table.lines += 1;
         let number = table.lines;
         let before = table.entries.get(&offer.id);
@@ -158,6 +168,7 @@ impl Workers {
             heard: Instant::now(),
             line: number,
             orders: Some(orders),
+            heard_shutdown: false,
         };
         table.entries.insert(entry.offer.id.clone(), entry);
         Ok(Some(Line {
@@ -184,11 +195,63 @@ impl Workers {
         }
     }
 
-    /// Ends all connections from this side, behind what was ordered.
-    pub(super) fn cut_all(&self) {
-        for entry in self.lock().entries.values_mut() {
+    /// Ends all connections from this side, behind what was ordered, and takes no new ones in.
+    pub(super) fn close(&self) {
+        let mut table = self.lock();
+        table.closed = true;
+        for entry in table.entries.values_mut() {
             entry.orders = None;
         }
+    }
+
+    /// Tells all workers that the coordinator stops, behind everything else that they were ordered.
+    pub(super) fn order_shutdown(&self, reason: &str) {
+        self.lock().shutdown = Some(reason.to_owned());
+        for offer in self.connected() {
+            self.repeat_shutdown(&offer.id);
+        }
+    }
+
+    /// Tells one that has come back meanwhile; nothing, where the coordinator does not stop.
+    pub(super) fn repeat_shutdown(&self, worker: &WorkerId) {
+        let reason = {
+            let mut table = self.lock();
+            let Some(reason) = table.shutdown.clone() else {
+                return;
+            };
+            if let Some(entry) = table.entries.get_mut(worker) {
+                entry.heard_shutdown = false;
+            }
+            reason
+        };
+        let order = proto::Shutdown { reason };
+        self.order(worker, to_worker::Order::Shutdown(order));
+    }
+
+    /// A worker has obeyed everything that it was ordered over this connection before the order that the coordinator stops.
+    pub(super) fn heard_shutdown(&self, worker: &WorkerId, line: u64) {
+        if let Some(entry) = self.lock().entries.get_mut(worker)
+            && entry.line == line
+        {
+            entry.heard_shutdown = true;
+        }
+    }
+
+    /// Connected workers that have not yet answered the order that the coordinator stops.
+    pub(super) fn unheard(&self) -> Vec<WorkerId> {
+        let table = self.lock();
+        let unheard = table
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.orders.is_some() && !entry.heard_shutdown);
+        unheard.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// Whether a worker has a live connection.
+    pub(super) fn is_connected(&self, worker: &WorkerId) -> bool {
+        let table = self.lock();
+        let entry = table.entries.get(worker);
+        entry.is_some_and(|entry| entry.orders.is_some())
     }
 
     /// A connection ended. Returns whether it was the worker's present one.

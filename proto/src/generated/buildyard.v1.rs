@@ -2,7 +2,7 @@
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromWorker {
-    #[prost(oneof = "from_worker::Event", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_worker::Event", tags = "1, 2, 3, 4, 5, 6")]
     pub event: ::core::option::Option<from_worker::Event>,
 }
 /// Nested message and enum types in `FromWorker`.
@@ -20,6 +20,8 @@ pub mod from_worker {
         JobEnded(super::JobEnded),
         #[prost(message, tag = "5")]
         Draining(super::Draining),
+        #[prost(message, tag = "6")]
+        ShutdownHeard(super::ShutdownHeard),
     }
 }
 #[allow(clippy::all)]
@@ -87,6 +89,10 @@ pub struct Heartbeat {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
+/// The answer to Shutdown: every order before it has been obeyed.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShutdownHeard {}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepEvent {
@@ -200,6 +206,8 @@ pub struct Registered {
     #[prost(string, repeated, tag = "3")]
     pub lost_jobs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// The coordinator is stopping. Its last order on a connection: everything that it wants stopped was named before, and what
+/// it did not name goes on. It ends the connection once it has heard ShutdownHeard, or after a while.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Shutdown {

@@ -191,17 +191,24 @@ impl Attachment<'_> {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(5));
         let mut look = tokio::time::interval(Duration::from_millis(20));
         let mut drain: Option<Drain> = None;
+        let mut is_stopping = false;
         loop {
             tokio::select! {
                 order = orders.message() => match order? {
                     Some(proto::ToWorker { order: Some(order) }) => {
+                        let is_shutdown = matches!(order, to_worker::Order::Shutdown(_));
                         if let to_worker::Order::Registered(registered) = &order {
                             heartbeat = beat(registered);
                         }
                         obey(self.machine, self.tasks, order);
+                        if is_shutdown {
+                            is_stopping = true;
+                            // Behind everything that was ordered before: the coordinator waits for it.
+                            send(&sender, from_worker::Event::ShutdownHeard(proto::ShutdownHeard {})).await?;
+                        }
                     }
                     Some(_) => {}
-                    None => return Err(tonic::Status::unavailable("the coordinator closed the connection")),
+                    None => return Err(tonic::Status::unavailable(ended(is_stopping))),
                 },
                 Some(event) = self.events.recv() => {
                     sender.send(event).await.map_err(closed)?;
@@ -230,6 +237,15 @@ impl Attachment<'_> {
         let ended = async { while let Ok(Some(_)) = orders.message().await {} };
         let _ = tokio::time::timeout(AFTERWARDS, ended).await;
         Ok(())
+    }
+}
+
+/// Why the stream of orders ended.
+fn ended(is_stopping: bool) -> &'static str {
+    if is_stopping {
+        "the coordinator has stopped, in order"
+    } else {
+        "the coordinator closed the connection"
     }
 }
 
@@ -369,7 +385,11 @@ fn obey(machine: &Arc<Machine>, tasks: &TaskTracker, order: to_worker::Order) {
             }
         }
         to_worker::Order::Shutdown(shutdown) => {
-            tracing::info!(reason = shutdown.reason, "the coordinator ends");
+            tracing::info!(
+                reason = shutdown.reason,
+                running = machine.running.claims().len(),
+                "the coordinator stops; what it did not stop goes on"
+            );
         }
     }
 }

@@ -89,6 +89,7 @@ impl JobHost for Deaf {
 
 pub(super) struct Setup {
     pub(super) farm: Arc<Farm>,
+    store: Arc<SqliteStore>,
     cancel: CancellationToken,
     _dir: tempfile::TempDir,
 }
@@ -101,17 +102,27 @@ impl Drop for Setup {
 
 impl Setup {
     pub(super) async fn new(config: FarmConfig) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::in_memory().await.unwrap());
+        Self::on(store, config).await
+    }
+
+    /// The next coordinator on the same store. This one is gone as after a kill, unless it was closed before.
+    pub(super) async fn next(self, config: FarmConfig) -> Self {
+        Self::on(self.store.clone(), config).await
+    }
+
+    async fn on(store: Arc<SqliteStore>, config: FarmConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let blobs = Arc::new(buildyard_cas::MemoryBlobs::default());
         let flats = FlatFiles::new(dir.path().join("flats")).unwrap();
         let layers = Arc::new(LayerStore::new(store.clone(), blobs, flats));
         let cancel = CancellationToken::new();
-        let farm = Farm::start(config, store, layers, cancel.clone())
+        let farm = Farm::start(config, store.clone(), layers, cancel.clone())
             .await
             .unwrap();
         Self {
             farm,
+            store,
             cancel,
             _dir: dir,
         }
@@ -219,6 +230,14 @@ impl Answered {
         }
     }
 
+    /// The claim, if it is one.
+    pub(super) fn claim(self) -> Option<proto::HeldClaim> {
+        match self.0.ok()?.answer? {
+            claim_reply::Answer::Run(held) => Some(held),
+            _ => None,
+        }
+    }
+
     pub(super) fn refused(self) -> Status {
         self.0.unwrap_err()
     }
@@ -235,17 +254,33 @@ pub(super) struct Fake {
 }
 
 /// A worker without a connection.
+#[derive(Clone)]
 pub(super) struct Gone(Arc<Farm>, proto::Register);
 
 impl Gone {
+    /// The same process, from now on for another coordinator.
+    pub(super) fn of(self, setup: &Setup) -> Self {
+        Self(setup.farm.clone(), self.1)
+    }
+
     pub(super) async fn reconnect(self, claims: Vec<proto::HeldClaim>, jobs: Vec<String>) -> Fake {
+        self.try_reconnect(claims, jobs).await.unwrap()
+    }
+
+    /// # Errors
+    /// The coordinator takes nobody in.
+    pub(super) async fn try_reconnect(
+        self,
+        claims: Vec<proto::HeldClaim>,
+        jobs: Vec<String>,
+    ) -> Result<Fake, Status> {
         let register = proto::Register {
             claims,
             jobs,
             fresh: false,
             ..self.1
         };
-        Fake::attach(self.0, register).await.unwrap()
+        Fake::attach(self.0, register).await
     }
 }
 
@@ -284,6 +319,21 @@ impl Fake {
         let order = tokio::time::timeout(SOON, self.orders.message()).await;
         let order = order.expect("an order in time").unwrap();
         order.expect("the line is open").order.unwrap()
+    }
+
+    /// The next order; `None` when the line has ended.
+    pub(super) async fn next_order(&mut self) -> Option<to_worker::Order> {
+        let order = self.orders.message().await.ok().flatten();
+        order.and_then(|order| order.order)
+    }
+
+    /// The end of the line, in time.
+    pub(super) async fn line_ends(&mut self) {
+        let ended = tokio::time::timeout(SOON, self.orders.message()).await;
+        assert!(
+            matches!(ended.expect("an end in time"), Ok(None)),
+            "another order"
+        );
     }
 
     /// Whether such an order is waiting to be read.
@@ -362,6 +412,12 @@ impl Fake {
     pub(super) async fn send(&self, event: from_worker::Event) {
         let message = proto::FromWorker { event: Some(event) };
         self.events.send(message).await.unwrap();
+    }
+
+    /// Sends it, unless the line has ended.
+    pub(super) async fn try_send(&self, event: from_worker::Event) {
+        let message = proto::FromWorker { event: Some(event) };
+        let _ = self.events.send(message).await;
     }
 
     pub(super) async fn heartbeat(&self, claims: Vec<proto::HeldClaim>) {
