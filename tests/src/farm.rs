@@ -1,6 +1,10 @@
 //! The farm that most tests begin with: a registry with the base image, `buildyard up`, and a client of it.
 
-use crate::{Buildx, Context, Outcome, Registry, Serve, Server, push_base_image};
+use std::time::Duration;
+
+use crate::{Buildx, Context, Outcome, Registry, Serve, Server, push_base_image, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// A registry with the base image, a server, and a real client whose builder it is.
 #[derive(Debug)]
@@ -34,6 +38,35 @@ impl Farm {
             server,
             buildx,
         }
+    }
+
+    /// A worker of its own, connected, that offers these platforms.
+    pub fn worker(&self, name: &str, platforms: &str) -> Server {
+        let worker = Serve::worker(&self.server.url(), name);
+        let worker = worker.args(&["--platforms", platforms]).start();
+        self.wait_connected(name);
+        worker
+    }
+
+    /// Waits until the worker of this name is connected.
+    pub fn wait_connected(&self, name: &str) {
+        let line = |line: &str| line.starts_with(name) && line.contains("connected");
+        wait_for(&format!("worker {name}"), SOON, || {
+            let workers = self.server.cli(&["workers"]);
+            workers.lines().any(line).then_some(())
+        });
+    }
+
+    /// How often the server has written this text, also before it was started again.
+    pub fn logged(&self, text: &str) -> usize {
+        self.server.log().matches(text).count()
+    }
+
+    /// Waits until the server has written this text so often.
+    pub fn wait_logged(&self, text: &str, times: usize) {
+        wait_for(&format!("{text:?} in a log"), SOON, || {
+            (self.logged(text) >= times).then_some(())
+        });
     }
 
     /// The name of a repository, or of an image, in the registry.

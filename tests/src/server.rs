@@ -12,8 +12,8 @@ use crate::{Certificates, Process, Scratch, free_port, programs};
 /// How long a server may take to be ready; a debug build on a busy machine needs some seconds.
 const START: Duration = Duration::from_secs(60);
 
-/// How long a server may take to stop: more than the grace period that the tests give it.
-const STOP: Duration = Duration::from_secs(20);
+/// How long a server may take to stop: much more than the grace period that the tests give it.
+const STOP: Duration = Duration::from_secs(90);
 
 /// What is to be served.
 #[derive(Debug, Clone)]
@@ -84,6 +84,14 @@ impl Serve {
         serve.args(&["--data", &dir, "--grace", "5"])
     }
 
+    /// How many seconds it gives what is under way when it is stopped, instead of five.
+    #[must_use]
+    pub fn grace(mut self, seconds: u32) -> Self {
+        let grace = self.words.iter().position(|word| word == "--grace");
+        self.words[grace.expect("it has a grace period") + 1] = seconds.to_string();
+        self
+    }
+
     /// More arguments.
     #[must_use]
     pub fn args(mut self, words: &[&str]) -> Self {
@@ -122,7 +130,7 @@ impl Serve {
         words.push(programs::buildyard().display().to_string());
         words.extend(self.words.iter().cloned());
         let environment = [
-            ("RUST_LOG".to_owned(), "info,buildyard=debug".to_owned()),
+            ("BUILDYARD_LOG".to_owned(), "info,buildyard=debug".to_owned()),
             ("NO_COLOR".to_owned(), "1".to_owned()),
         ];
         let log = self.data.path().join("log");

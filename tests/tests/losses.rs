@@ -1,92 +1,113 @@
 //! Promise: a build survives the loss of a worker; a lost client ends its build, and nothing else.
 
-use std::time::Duration;
+use buildyard_tests::{Buildx, Farm, Image, Mark, Running, Serve, Server, native_architecture};
 
-use buildyard_tests::{
-    Buildx, Context, Registry, Serve, Server, native_architecture, push_base_image, wait_for,
-};
-
-/// Writes [`BEGUN`], which the step's own text does not have.
-const BEGIN: &str = "echo WE HAVE BEGUN | tr A-Z a-z";
-const BEGUN: &str = "we have begun";
-
-fn worker(coordinator: &Server, name: &str) -> Server {
-    let native = format!("linux/{}", native_architecture());
-    Serve::worker(&coordinator.url(), name)
-        .args(&["--platforms", &native])
-        .start()
+fn worker(farm: &Farm, name: &str) -> Server {
+    farm.worker(name, &format!("linux/{}", native_architecture()))
 }
 
-fn wait_connected(coordinator: &Server, name: &str) {
-    let connected = || {
-        let workers = coordinator.cli(&["workers"]);
-        workers
-            .lines()
-            .any(|line| line.starts_with(name) && line.contains("connected"))
-            .then_some(())
-    };
-    wait_for(
-        &format!("worker {name}"),
-        Duration::from_secs(20),
-        connected,
-    );
+/// Two clients that wait for one step, which runs for the first.
+struct Two {
+    farm: Farm,
+    held: Mark,
+    first: Running,
+    second: Running,
 }
+
+impl Two {
+    fn start() -> Self {
+        let (farm, held) = (Farm::new(), Mark::new());
+        let context = farm.context(&format!("FROM BASE\n{}\n", held.run_held("true")));
+        let mut first = farm.buildx.start(&context, &[]);
+        first.wait_says(&held.said());
+        let other = Buildx::new(&farm.server.endpoint());
+        let mut second = other.start(&context, &[]);
+        second.wait_says(&held.said());
+        assert_eq!(held.runs(&[&farm.server]), 1);
+        Self {
+            farm,
+            held,
+            first,
+            second,
+        }
+    }
+}
+
+/// What the server writes when a build has ended without success.
+const GIVEN_UP: &str = "build failed";
 
 #[test]
-fn a_killed_workers_step_ends_on_another() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let coordinator = Serve::coordinator().start();
-    let mut first = worker(&coordinator, "first");
-    wait_connected(&coordinator, "first");
+fn a_killed_worker_costs_its_step_and_nothing_that_was_finished() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let mut one = worker(&farm, "one");
+    let (earlier, held) = (Mark::new(), Mark::new());
     let dockerfile = format!(
-        "FROM {base}\nRUN echo earlier > /earlier\nRUN {BEGIN}; sleep 6; cat /earlier > /out\n"
+        "FROM BASE\n{}\n{}\n",
+        earlier.run("echo earlier > /earlier"),
+        held.run_held("cat /earlier > /later")
     );
-    let context = Context::new(&[("Dockerfile", &dockerfile)]);
-    let name = format!("{}/app:1", registry.host());
-    let buildx = Buildx::new(&coordinator.endpoint());
+    let context = farm.context(&dockerfile);
+    let name = farm.name("killed:1");
+    let build = farm.buildx.start(&context, &["--push", "-t", &name]);
+    held.wait_runs(&[&one], 1);
+    // From here on it is finished for the farm, not only for its worker.
+    farm.wait_logged("a layer is published", 1);
+    let two = worker(&farm, "two");
 
-    let mut build = buildx.start(&context, &["--push", "-t", &name]);
-    build.wait_says(BEGUN);
-    let _second = worker(&coordinator, "second");
-    wait_connected(&coordinator, "second");
-    first.kill();
+    one.kill();
 
-    build.finish().succeeds();
-    let image = buildyard_tests::Image::pull(&name, native_architecture());
-    assert_eq!(image.text("out"), "earlier\n");
+    held.wait_runs(&[&two], 1);
+    held.let_go(&two);
+    build.finish().succeeds().says("worker one is lost");
+    assert_eq!(
+        Image::pull(&name, native_architecture()).text("later"),
+        "earlier\n"
+    );
+    assert_eq!((earlier.runs(&[&one]), earlier.runs(&[&two])), (1, 0));
+    assert_eq!((held.runs(&[&one]), held.runs(&[&two])), (1, 1));
 }
 
 #[test]
-fn a_killed_clients_step_is_stopped() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let farm = Serve::up().start();
-    let seconds = format!("{}", 1_000_000 + std::process::id());
-    let dockerfile = format!("FROM {base}\nRUN {BEGIN}; sleep {seconds}\n");
-    let context = Context::new(&[("Dockerfile", &dockerfile)]);
-    let buildx = Buildx::new(&farm.endpoint());
-    let mut build = buildx.start(&context, &[]);
-    build.wait_says(BEGUN);
-    assert!(runs(&seconds));
+fn who_waits_takes_over_when_the_worker_of_a_shared_step_is_lost() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let mut one = worker(&farm, "one");
+    let held = Mark::new();
+    let context = farm.context(&format!("FROM BASE\n{}\n", held.run_held("true")));
+    let mut first = farm.buildx.start(&context, &[]);
+    first.wait_says(&held.said());
+    let two = worker(&farm, "two");
+    let other = Buildx::new(&farm.server.endpoint());
+    let mut second = other.start(&context, &[]);
+    second.wait_says(&held.said());
 
-    build.kill();
+    one.kill();
 
-    wait_for("the end of the step", Duration::from_secs(30), || {
-        (!runs(&seconds)).then_some(())
-    });
-    assert_eq!(farm.status("/readyz"), Some(200));
-    let dockerfile = format!("FROM {base}\nRUN true\n");
-    buildx
-        .build(&Context::new(&[("Dockerfile", &dockerfile)]), &[])
-        .succeeds();
+    held.wait_runs(&[&two], 1);
+    held.let_go(&two);
+    first.finish().succeeds();
+    second.finish().succeeds();
+    assert_eq!((held.runs(&[&one]), held.runs(&[&two])), (1, 1));
 }
 
-/// Whether a `sleep` of so many seconds runs anywhere on this machine.
-fn runs(seconds: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").expect("the list of processes");
-    let lines =
-        processes.filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
-    let wanted = format!("sleep\0{seconds}\0").into_bytes();
-    lines.into_iter().any(|line| line == wanted)
+#[test]
+fn a_step_goes_on_while_somebody_wants_it() {
+    let two = Two::start();
+    two.first.kill();
+    two.farm.wait_logged(GIVEN_UP, 1);
+    assert!(two.held.is_running());
+    two.held.let_go(&two.farm.server);
+    two.second.finish().succeeds();
+    assert_eq!(two.held.runs(&[&two.farm.server]), 1);
+}
+
+#[test]
+fn a_step_that_nobody_wants_any_more_is_stopped_and_the_next_build_works() {
+    let mut two = Two::start();
+    two.first.kill();
+    two.farm.wait_logged(GIVEN_UP, 1);
+    two.second.kill();
+    two.held.wait_ended();
+    assert_eq!(two.held.runs(&[&two.farm.server]), 1);
+    two.farm.build("FROM BASE\nRUN true\n", &[]).succeeds();
+    assert!(two.farm.server.stop().success());
 }

@@ -1,62 +1,98 @@
-//! Promise: a step that two clients ask for at the same time runs once.
+//! Promise: a step that is asked for several times at once runs once: by two clients, by two platforms, by two places of a
+//! Dockerfile that come to the same.
 
-use buildyard_tests::{
-    Buildx, Context, Image, Registry, Serve, native_architecture, push_base_image,
-};
-
-/// Writes [`BEGUN`], which the step's own text does not have.
-const BEGIN: &str = "echo WE HAVE BEGUN | tr A-Z a-z";
-const BEGUN: &str = "we have begun";
+use buildyard_tests::{Buildx, Farm, Image, Mark, PLATFORMS, Serve, native_architecture};
 
 #[test]
 fn two_clients_share_a_running_step() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let farm = Serve::up().start();
-    // The cache mount outlives the step: a second run would leave a second line.
-    let dockerfile = format!(
-        "FROM {base}\nRUN --mount=type=cache,target=/c echo run >> /c/runs; {BEGIN}; sleep 3; cp /c/runs /runs\n"
-    );
-    let context = Context::new(&[("Dockerfile", &dockerfile)]);
-    let clients = [Buildx::new(&farm.endpoint()), Buildx::new(&farm.endpoint())];
-    let names = ["one", "two"].map(|name| format!("{}/{name}:1", registry.host()));
+    let (farm, held) = (Farm::new(), Mark::new());
+    let context = farm.context(&format!(
+        "FROM BASE\n{}\n",
+        held.run_held("echo it > /made")
+    ));
+    let names = ["one:1", "two:1"].map(|name| farm.name(name));
+    let clients = [0, 1].map(|_| Buildx::new(&farm.server.endpoint()));
 
     let mut first = clients[0].start(&context, &["--push", "-t", &names[0]]);
-    first.wait_says(BEGUN);
+    first.wait_says(&held.said());
     let mut second = clients[1].start(&context, &["--push", "-t", &names[1]]);
-    second.wait_says("RUN --mount");
+    second.wait_says(&held.said());
+    held.let_go(&farm.server);
     first.finish().succeeds();
     second.finish().succeeds();
 
+    assert_eq!(held.runs(&[&farm.server]), 1);
     for name in &names {
         assert_eq!(
-            Image::pull(name, native_architecture()).text("runs"),
-            "run\n"
+            Image::pull(name, native_architecture()).text("made"),
+            "it\n"
         );
     }
 }
 
 #[test]
-fn a_step_goes_on_while_somebody_wants_it() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let farm = Serve::up().start();
+fn two_platforms_share_what_is_common_and_so_they_do_without_the_cache() {
+    let farm = Farm::new();
+    let (common, each) = (Mark::new(), Mark::new());
     let dockerfile = format!(
-        "FROM {base}\nRUN --mount=type=cache,target=/c echo run >> /c/runs; {BEGIN}; sleep 5; cp /c/runs /runs\n"
+        "FROM --platform=$BUILDPLATFORM BASE AS made\n{}\nFROM BASE\nCOPY --from=made /made /\n{}\n",
+        common.run("echo made > /made"),
+        each.run("true")
     );
-    let context = Context::new(&[("Dockerfile", &dockerfile)]);
-    let clients = [Buildx::new(&farm.endpoint()), Buildx::new(&farm.endpoint())];
-    let name = format!("{}/two:1", registry.host());
+    let context = farm.context(&dockerfile);
+    let runs = || (common.runs(&[&farm.server]), each.runs(&[&farm.server]));
+    farm.buildx
+        .build(&context, &["--platform", PLATFORMS])
+        .succeeds();
+    assert_eq!(runs(), (1, 2));
+    farm.buildx
+        .build(&context, &["--platform", PLATFORMS])
+        .succeeds();
+    assert_eq!(runs(), (1, 2));
+    let anew = ["--no-cache", "--platform", PLATFORMS];
+    farm.buildx.build(&context, &anew).succeeds();
+    assert_eq!(runs(), (2, 4));
+}
 
-    let mut first = clients[0].start(&context, &[]);
-    first.wait_says(BEGUN);
-    let mut second = clients[1].start(&context, &["--push", "-t", &name]);
-    second.wait_says("RUN --mount");
-    first.kill();
-    second.finish().succeeds();
-
-    assert_eq!(
-        Image::pull(&name, native_architecture()).text("runs"),
-        "run\n"
+#[test]
+fn two_places_that_come_to_the_same_share_a_step_and_so_they_do_without_the_cache() {
+    let (farm, shared) = (Farm::new(), Mark::new());
+    // The steps before it differ, and so do its digests; what it runs on is the same.
+    let run = shared.run("echo made > /made");
+    let dockerfile = format!(
+        "FROM BASE AS left\nRUN echo same > /before\n{run}\nFROM BASE AS right\nRUN echo 'same' > /before\n{run}\n\
+         FROM BASE\nCOPY --from=left /made /left\nCOPY --from=right /made /right\n"
     );
+    let context = farm.context(&dockerfile);
+    farm.buildx.build(&context, &[]).succeeds();
+    assert_eq!(shared.runs(&[&farm.server]), 1);
+    farm.buildx.build(&context, &["--no-cache"]).succeeds();
+    assert_eq!(shared.runs(&[&farm.server]), 2);
+}
+
+#[test]
+fn each_worker_runs_its_platform_and_what_is_common_runs_once() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let one = farm.worker("one", "linux/amd64");
+    let two = farm.worker("two", "linux/arm64");
+    let (common, each) = (Mark::new(), Mark::new());
+    let dockerfile = format!(
+        "FROM --platform=$BUILDPLATFORM BASE AS made\n{}\nFROM BASE\nCOPY --from=made /made /made\n{}\n",
+        common.run("uname -m > /made && head -c 300000 /dev/zero >> /made"),
+        each.run("uname -m > /here && wc -c < /made > /size")
+    );
+    let context = farm.context(&dockerfile);
+    let name = farm.name("split:1");
+    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
+    farm.buildx.build(&context, &args).succeeds();
+    assert_eq!(common.runs(&[&one, &two]), 1);
+    assert_eq!((each.runs(&[&one]), each.runs(&[&two])), (1, 1));
+    let native = std::env::consts::ARCH;
+    for (architecture, machine) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
+        let image = Image::pull(&name, architecture);
+        assert_eq!(image.text("here").trim(), machine);
+        assert!(image.text("made").starts_with(native));
+        let size = (300_000 + native.len() + 1).to_string();
+        assert_eq!(image.text("size").trim(), size);
+    }
 }

@@ -39,10 +39,7 @@ impl Builds {
             let mut state = self.state();
             state.forget_old();
             if state.closed {
-                return Err(BuildError::new(
-                    Code::Unavailable,
-                    "this builder is shutting down and takes no new builds",
-                ));
+                return Err(shutting_down());
             }
             if state.running.len() >= MOST_RUNNING {
                 let message =
@@ -82,14 +79,19 @@ impl Builds {
             loop {
                 let mut arrived = std::pin::pin!(self.arrived.notified());
                 arrived.as_mut().enable();
-                if let Some(running) = self.state().find(&id) {
-                    return running;
+                {
+                    let state = self.state();
+                    match state.find(&id) {
+                        Some(running) => return Ok(running),
+                        None if state.closed => return Err(shutting_down()),
+                        None => {}
+                    }
                 }
                 arrived.await;
             }
         };
         let found = tokio::time::timeout(timeout, found).await;
-        found.map_err(|_| BuildError::not_found(format!("no such job {id}")))
+        found.unwrap_or_else(|_| Err(BuildError::not_found(format!("no such job {id}"))))
     }
 
     /// Those that are going on.
@@ -101,13 +103,22 @@ impl Builds {
             .collect()
     }
 
+    /// Takes nothing in any more; who waits for a build that is yet to come is told so.
     pub(crate) fn close(&self) {
         self.state().closed = true;
+        self.arrived.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn shutting_down() -> BuildError {
+    BuildError::new(
+        Code::Unavailable,
+        "this builder is shutting down and takes no new builds",
+    )
 }
 
 impl State {

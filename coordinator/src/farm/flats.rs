@@ -191,6 +191,7 @@ pub(super) async fn write(
         )));
     }
     farm.layers.published(layer).await.map_err(internal)?;
+    tracing::debug!(%layer, worker_id = %worker.id, "a layer is published");
     farm.changed.notify_waiters();
     Ok(())
 }

@@ -1,0 +1,111 @@
+//! Promise: a coordinator that stops says so and leaves nothing running; one that is killed costs no step; both keep the
+//! cache and the history.
+
+use buildyard_tests::{Farm, Mark, Serve, native_architecture};
+
+/// What the server writes when a job goes to a worker.
+const HANDED_OUT: &str = "a job has a worker";
+
+fn native() -> String {
+    format!("linux/{}", native_architecture())
+}
+
+/// The newest build in the history, in full.
+fn newest(farm: &Farm) -> serde_json::Value {
+    let list = farm.server.cli(&["builds", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("a list");
+    let id = list[0]["id"].as_str().expect("the id of a build");
+    let build = farm.server.cli(&["builds", "show", id, "--format", "json"]);
+    serde_json::from_str(&build).expect("a build")
+}
+
+#[test]
+fn a_coordinator_that_stops_says_so_and_its_steps_end_on_their_workers() {
+    let serve = Serve::coordinator().grace(1);
+    let mut farm = Farm::serving(&serve);
+    let one = farm.worker("one", &native());
+    let (earlier, held) = (Mark::new(), Mark::new());
+    let dockerfile = format!(
+        "FROM BASE\n{}\n{}\n",
+        earlier.run("true"),
+        held.run_held("true")
+    );
+    let context = farm.context(&dockerfile);
+    let build = farm.buildx.start(&context, &[]);
+    held.wait_runs(&[&one], 1);
+
+    assert!(farm.server.stop().success(), "{}", farm.server.log());
+    // No worker stops a step for silence: it was told to, while the connection was there.
+    held.wait_ended();
+    build.finish().fails().says("the coordinator is stopping");
+
+    farm.server = serve.start();
+    farm.wait_connected("one");
+    let build = newest(&farm);
+    assert_eq!(build["outcome"], "canceled", "{build}");
+    let error = build["error"].as_str().expect("its reason");
+    assert!(error.contains("the coordinator is stopping"), "{build}");
+
+    // What was done is kept, what was stopped is run again: its claim is in nobody's way.
+    held.let_go(&one);
+    farm.buildx.build(&context, &[]).succeeds();
+    assert_eq!((earlier.runs(&[&one]), held.runs(&[&one])), (1, 2));
+}
+
+#[test]
+fn a_killed_coordinators_step_goes_on_and_the_next_build_takes_its_result() {
+    let serve = Serve::coordinator();
+    let mut farm = Farm::serving(&serve);
+    let one = farm.worker("one", &native());
+    let (earlier, held) = (Mark::new(), Mark::new());
+    let dockerfile = format!(
+        "FROM BASE\n{}\n{}\n",
+        earlier.run("true"),
+        held.run_held("echo done > /done")
+    );
+    let context = farm.context(&dockerfile);
+    let build = farm.buildx.start(&context, &[]);
+    held.wait_runs(&[&one], 1);
+
+    farm.server.kill();
+    build.finish().fails();
+    farm.server = serve.start();
+    farm.wait_connected("one");
+    assert!(held.is_running());
+    assert_eq!(newest(&farm)["outcome"], "interrupted");
+
+    let name = farm.name("restarted:1");
+    let jobs = farm.logged(HANDED_OUT);
+    let again = farm.buildx.start(&context, &["--push", "-t", &name]);
+    // It has come as far as the step, which is still running.
+    farm.wait_logged(HANDED_OUT, jobs + 1);
+    held.let_go(&one);
+    again.finish().succeeds();
+    assert_eq!((earlier.runs(&[&one]), held.runs(&[&one])), (1, 1));
+    let image = buildyard_tests::Image::pull(&name, native_architecture());
+    assert_eq!(image.text("done"), "done\n");
+}
+
+#[test]
+fn a_restart_keeps_the_cache_and_the_history() {
+    let serve = Serve::up();
+    let mut farm = Farm::serving(&serve);
+    let mark = Mark::new();
+    let context = farm.context(&format!("FROM BASE\nCOPY file /\n{}\n", mark.run("true")));
+    farm.buildx.build(&context, &[]).succeeds();
+    let mut before = newest(&farm);
+    assert_eq!(before["outcome"], "succeeded", "{before}");
+    for kill in [false, true] {
+        if kill {
+            farm.server.kill();
+        } else {
+            assert!(farm.server.stop().success());
+        }
+        farm.server = serve.start();
+        assert_eq!(newest(&farm), before);
+        let again = farm.buildx.build(&context, &[]).succeeds();
+        assert!(again.executed().is_empty(), "{:?}", again.executed());
+        assert_eq!(mark.runs(&[&farm.server]), 1);
+        before = newest(&farm);
+    }
+}
