@@ -40,7 +40,7 @@ pub use projects::{Checkout, Project};
 pub use read::{Image, inspect_raw};
 pub use registry::{Login, Registry};
 pub use running::Running;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, containers_of, network_of};
 pub use server::{Serve, Server};
 pub use wait::wait_for;
 

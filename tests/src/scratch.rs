@@ -1,4 +1,4 @@
-//! A temporary folder that may have had things mounted in it, and may have been a worker's.
+//! A temporary folder that may have had things mounted in it, and may have been a worker's that was killed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// Gone when dropped, with whatever is still mounted below it, and the network that a killed worker left.
+/// Gone when dropped, with whatever is still mounted below it, and the containers and the network that a killed worker left.
 #[derive(Debug)]
 pub struct Scratch {
     dir: Option<TempDir>,
@@ -32,12 +32,16 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let Some(dir) = self.dir.take() else { return };
+        let workers = ["data", "data/worker"].map(|data| dir.path().join(data));
+        for data in &workers {
+            remove_containers(data);
+        }
         for mounted in mounts_below(dir.path()) {
             // What cannot be unmounted is left, and the removal below says so.
             let _ = unmount(mounted.as_str(), UnmountFlags::DETACH);
         }
-        for data in ["data", "data/worker"] {
-            remove_network(&dir.path().join(data));
+        for data in &workers {
+            remove_network(data);
         }
         if let Err(error) = dir.close() {
             eprintln!("a temporary folder stays behind: {error}");
@@ -57,21 +61,41 @@ fn mounts_below(dir: &Path) -> Vec<String> {
     below
 }
 
-/// Removes the bridge and the table of a worker that was killed: the next worker on its data would, but there is none.
-/// Their names carry a hash of the data directory.
-fn remove_network(data: &Path) {
-    let Ok(data) = data.canonicalize() else {
-        return;
-    };
+/// The ids of the containers that a worker with this data directory has, or had when it was killed.
+pub fn containers_of(data: &Path) -> Vec<String> {
+    let state = std::fs::read_dir(data.join("run/state"));
+    let ids = state.into_iter().flatten().flatten();
+    ids.filter_map(|id| id.file_name().into_string().ok())
+        .collect()
+}
+
+/// The names of the bridge and of the table of rules of a worker with this data directory: a hash of its path is in them.
+pub fn network_of(data: &Path) -> [String; 2] {
+    let data = data.canonicalize().expect("a worker's data directory");
     let digest = hex::encode(Sha256::digest(data.as_os_str().as_encoded_bytes()));
-    let (bridge, table) = (
-        format!("by{}", &digest[..8]),
-        format!("buildyard_{}", &digest[..8]),
-    );
+    let tag = &digest[..8];
+    [format!("by-{tag}"), format!("buildyard_net_{tag}")]
+}
+
+/// Ends what a killed worker's steps still do: the next worker on its data would, but there is none.
+fn remove_containers(data: &Path) {
+    let state = data.join("run/state").display().to_string();
+    for id in containers_of(data) {
+        // One that cannot be removed keeps its mounts, and the removal of the folder says so.
+        let _ = quietly("runc", &["--root", &state, "delete", "--force", &id]);
+    }
+}
+
+/// Removes the bridge and the table of a worker that was killed: the next worker of this machine would.
+fn remove_network(data: &Path) {
+    if !data.exists() {
+        return;
+    }
+    let [bridge, table] = network_of(data);
     if Path::new("/sys/class/net").join(&bridge).exists() {
         // What is not there any more needs no removing.
-        let _ = quietly("ip", &["link", "delete", &bridge]);
         let _ = quietly("nft", &["delete", "table", "ip", &table]);
+        let _ = quietly("ip", &["link", "delete", &bridge]);
     }
 }
 

@@ -130,7 +130,10 @@ impl Serve {
         words.push(programs::buildyard().display().to_string());
         words.extend(self.words.iter().cloned());
         let environment = [
-            ("BUILDYARD_LOG".to_owned(), "info,buildyard=debug".to_owned()),
+            (
+                "BUILDYARD_LOG".to_owned(),
+                "info,buildyard=debug".to_owned(),
+            ),
             ("NO_COLOR".to_owned(), "1".to_owned()),
         ];
         let log = self.data.path().join("log");

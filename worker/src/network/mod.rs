@@ -12,6 +12,7 @@ mod maker;
 mod messages;
 mod namespace;
 mod netlink;
+mod owner;
 mod pool;
 mod private;
 mod subnet;

@@ -1,11 +1,12 @@
 //! A private network: a bridge, and a namespace with one device on it for each step.
 //!
 //! Steps reach what the machine reaches, with its address as theirs (masquerading), and the machine itself; not each
-//! other. All names carry a hash of the data directory, so several workers on one machine do not meet, and what a killed
-//! one left is found by the next. On the machine it needs forwarding (`net.ipv4.ip_forward`, switched on if it is off) and
+//! other. All names carry a hash of the data directory, so several workers on one machine do not meet ([`Owner`]). What a
+//! killed worker left is removed by the next one that starts on the machine, whichever it is. On the machine it needs forwarding (`net.ipv4.ip_forward`, switched on if it is off) and
 //! one nftables table. IPv4 only.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use rustix::fs::FlockOperation;
 use super::maker::Maker;
 use super::namespace::{self, Link};
 use super::netlink::Netlink;
+use super::owner::{self, Owner};
 use super::pool::Pool;
 use super::subnet::Subnet;
 use super::{NetworkError, messages, tools, wayout};
@@ -30,8 +32,7 @@ const READY: usize = 4;
 pub struct PrivateNetwork {
     /// The network namespace it was made in: the worker's.
     home: File,
-    /// Hash of the data directory, as part of names.
-    tag: String,
+    owner: Owner,
     maker: Arc<Maker>,
     /// Dropped before the bridge is removed.
     pool: Option<Pool>,
@@ -39,7 +40,7 @@ pub struct PrivateNetwork {
 
 impl PrivateNetwork {
     /// Sets the network up in the calling thread's network namespace, for the worker whose data directory is `data`.
-    /// Leftovers of an earlier process are replaced.
+    /// Networks whose workers are gone are removed.
     ///
     /// # Errors
     /// What is missing for it.
@@ -48,8 +49,7 @@ impl PrivateNetwork {
             .map_err(NetworkError::io("opening this process's network namespace"))?;
         let data =
             fs::canonicalize(data).map_err(NetworkError::io("finding the data directory"))?;
-        let digest = Digest::of(data.as_os_str().as_encoded_bytes());
-        let tag = digest.hex()[..8].to_owned();
+        let data = data.as_os_str().as_encoded_bytes();
         let lock =
             File::create(LOCK).map_err(NetworkError::io("creating /run/buildyard-network.lock"))?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|errno| {
@@ -57,31 +57,26 @@ impl PrivateNetwork {
         })?;
         let asking = "asking for the networks that this machine uses";
         let mut socket = Netlink::open().map_err(NetworkError::io(asking))?;
-        let links = socket
-            .all(messages::links())
-            .map_err(NetworkError::io(asking))?;
-        if links
-            .iter()
-            .filter_map(messages::name_and_index)
-            .any(|(name, _)| name == bridge(&tag))
-        {
-            remove(&tag, &mut socket);
-        }
+        sweep(&mut socket).map_err(NetworkError::io(
+            "removing the networks of workers that are gone",
+        ))?;
+        let owner =
+            Owner::of(data).map_err(NetworkError::io("taking a name for a private network"))?;
         let mut in_use = Vec::new();
         for request in [messages::addresses(), messages::routes()] {
             let found = socket.all(request).map_err(NetworkError::io(asking))?;
             in_use.extend(found.iter().filter_map(messages::network));
         }
-        let subnet = Subnet::choose(digest.as_bytes()[0], &in_use)?;
-        let maker = Arc::new(Maker::new(&bridge(&tag), subnet, socket)?);
+        let subnet = Subnet::choose(Digest::of(data).as_bytes()[0], &in_use)?;
+        let maker = Arc::new(Maker::new(&owner.bridge(), subnet, socket)?);
         // From here on it removes what it has made when it is dropped.
         let mut network = Self {
             home,
-            tag,
+            owner,
             maker,
             pool: None,
         };
-        wayout::open(&table(&network.tag), &bridge(&network.tag), subnet)?;
+        wayout::open(&network.owner.table(), &network.owner.bridge(), subnet)?;
         network.pool = Some(Pool::start(Arc::clone(&network.maker), READY)?);
         Ok(network)
     }
@@ -94,6 +89,14 @@ impl PrivateNetwork {
         };
         ready.map_or_else(|| self.maker.make(user), Ok)
     }
+
+    /// Leaves everything behind, as a worker does that is killed.
+    #[cfg(test)]
+    pub(super) fn abandon(self) {
+        let mut left = std::mem::ManuallyDrop::new(self);
+        left.pool = None;
+        left.owner.die();
+    }
 }
 
 impl Drop for PrivateNetwork {
@@ -101,7 +104,7 @@ impl Drop for PrivateNetwork {
         self.pool = None;
         let removed = tools::inside(&self.home, || {
             let mut socket = Netlink::open().map_err(NetworkError::io("removing a bridge"))?;
-            remove(&self.tag, &mut socket);
+            remove(&self.owner, &mut socket);
             Ok(())
         });
         if let Err(error) = removed {
@@ -110,17 +113,24 @@ impl Drop for PrivateNetwork {
     }
 }
 
-/// Removes what a worker of this tag has made in the calling thread's namespace, the bridge last: where there is none,
-/// there is nothing else either.
-fn remove(tag: &str, socket: &mut Netlink) {
-    wayout::close(&table(tag), &bridge(tag));
-    Maker::remove_bridge(socket, &bridge(tag));
+/// Removes every network in the calling thread's namespace whose worker is gone.
+fn sweep(socket: &mut Netlink) -> io::Result<()> {
+    let links = socket.all(messages::links())?;
+    for (bridge, _) in links.iter().filter_map(messages::name_and_index) {
+        let Some(tag) = owner::tag_of(bridge) else {
+            continue;
+        };
+        // While it is ours, no new worker takes it.
+        if let Some(gone) = Owner::take(tag)? {
+            tracing::info!(bridge, "removing the network of a worker that is gone");
+            remove(&gone, socket);
+        }
+    }
+    Ok(())
 }
 
-fn bridge(tag: &str) -> String {
-    format!("by{tag}")
-}
-
-fn table(tag: &str) -> String {
-    format!("buildyard_{tag}")
+/// Removes what this owner has made, the bridge last: where there is none, there is nothing else either.
+fn remove(owner: &Owner, socket: &mut Netlink) {
+    wayout::close(&owner.table(), &owner.bridge());
+    Maker::remove_bridge(socket, &owner.bridge());
 }

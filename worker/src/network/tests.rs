@@ -107,10 +107,10 @@ async fn a_step_reaches_the_world_with_the_machines_address() {
         assert_eq!(said.ran.exit, Exit::Code(0));
     }
     server.join().unwrap();
-    assert!(bed.links().contains("by"), "{}", bed.links());
+    assert!(bed.links().contains("by-"), "{}", bed.links());
     bed.network = None;
     assert!(
-        !bed.links().contains("by"),
+        !bed.links().contains("by-"),
         "the bridge is left: {}",
         bed.links()
     );
@@ -167,15 +167,33 @@ async fn steps_do_not_reach_each_other() {
 }
 
 #[test]
-fn leftovers_of_a_killed_worker_are_replaced() {
-    let bed = Bed::new();
-    // As after a kill: nothing is removed.
-    std::mem::forget(bed.network.clone());
-    let again = tools::inside(&bed.host, || PrivateNetwork::open(bed.machine.dir.path())).unwrap();
-    let links = bed.links();
-    assert_eq!(links.matches("by").count(), 1, "{links}");
-    drop(again);
-    assert!(!bed.links().contains("by"));
+fn what_killed_workers_left_is_removed_by_the_next_and_nothing_else() {
+    let mut bed = Bed::new();
+    let open =
+        |dir: &std::path::Path| tools::inside(&bed.host, || PrivateNetwork::open(dir)).unwrap();
+    let others = tempfile::tempdir().unwrap();
+    let tables = || {
+        let list = || Ok(Command::new("nft").args(["list", "tables"]).output());
+        let output = tools::inside(&bed.host, list).unwrap().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let count = || {
+        let bridges = bed.links().matches("by-").count();
+        (bridges, tables().matches("buildyard_net_").count())
+    };
+    // Somebody else's bridge, and the bed's own network, which lives.
+    tools::inside(&bed.host, || ip("link add by-somebody type bridge\n")).unwrap();
+    let before = bed.links();
+    assert_eq!(count(), (2, 1), "{before}");
+    // Another process on a directory of the same path, which is killed.
+    open(bed.machine.dir.path()).abandon();
+    assert_eq!(count(), (3, 2), "{}", bed.links());
+    let next = open(others.path());
+    assert_eq!(count(), (3, 2), "{}", bed.links());
+    drop(next);
+    assert_eq!(bed.links(), before);
+    assert_eq!(count(), (2, 1));
+    bed.network = None;
 }
 
 #[test]
