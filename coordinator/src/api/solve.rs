@@ -79,6 +79,8 @@ impl Shared {
         let work = until_cancelled(build.cancel.clone(), self.solve_and_export(&running, what));
         let outcome = cancel_when_gone(build, work).await;
         let outcome = outcome.map_err(|error| self.why(error));
+        // Calls of its client that are still going on end with it.
+        build.cancel.cancel();
         self.backend.finished(build, &outcome).await;
         build.progress.finish(SystemTime::now());
         self.builds.end(&build.id);

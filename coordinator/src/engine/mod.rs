@@ -96,19 +96,22 @@ impl Engine {
         }
     }
 
-    /// What is kept about a build; made at its first use.
+    /// What is kept about a build; made at its first use. For what comes after its end nothing is kept.
     fn state(&self, build: &Arc<Build>) -> Arc<state::BuildState> {
         let mut builds = self.builds.lock().expect("nobody panics while holding it");
-        let state = builds.entry(build.id.clone()).or_insert_with(|| {
-            let mut config = self.config.registry.clone();
-            config.insecure.extend(insecure_registries(build));
-            let auth = Arc::new(auth::SessionAuth(build.session.clone()));
-            let hold = self.keeper.needs().hold();
-            let documents = self.documents.clone();
-            let registry = Registry::remembering(config, auth, documents);
-            Arc::new(state::BuildState::new(registry, hold))
-        });
-        state.clone()
+        if let Some(state) = builds.get(&build.id) {
+            return state.clone();
+        }
+        let mut config = self.config.registry.clone();
+        config.insecure.extend(insecure_registries(build));
+        let auth = Arc::new(auth::SessionAuth(build.session.clone()));
+        let hold = self.keeper.needs().hold();
+        let registry = Registry::remembering(config, auth, self.documents.clone());
+        let state = Arc::new(state::BuildState::new(registry, hold));
+        if !build.cancel.is_cancelled() {
+            builds.insert(build.id.clone(), state.clone());
+        }
+        state
     }
 
     /// A new pack for a context.
@@ -288,6 +291,9 @@ impl Backend for Engine {
             .lock()
             .expect("nobody panics while holding it")
             .remove(&build.id);
+        if let Some(state) = &state {
+            state.hold.let_go();
+        }
         if let Err(error) = self.record_build(build, state.as_deref(), outcome).await {
             tracing::error!(build_id = %build.id, %error, "the build could not be written into the history");
         }

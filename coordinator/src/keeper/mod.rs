@@ -113,6 +113,8 @@ pub struct Keeper {
     /// Bytes that are taken, or claimed by writers.
     taken: AtomicU64,
     noted: Mutex<HashMap<Item, Noted>>,
+    /// What was removed by others since the last look.
+    gone: Mutex<Vec<Item>>,
     /// What was written by this process and has no record yet, and when.
     fresh: Mutex<HashMap<Item, Instant>>,
     /// When the keeper last found nothing to free for the spare bytes.
@@ -156,6 +158,7 @@ impl Keeper {
             needs: Arc::default(),
             taken: AtomicU64::new(0),
             noted: Mutex::default(),
+            gone: Mutex::default(),
             fresh: Mutex::default(),
             gave_up: Mutex::default(),
             sweeping: tokio::sync::Mutex::default(),
@@ -284,6 +287,14 @@ impl Room for Keeper {
             Ok(None) => {}
             Err(error) => tracing::warn!(%flat, %error, "a flat file could not be measured"),
         }
+    }
+
+    fn removed(&self, flat: FlatId, bytes: u64) {
+        let item = Item::flat(flat);
+        lock(&self.fresh).remove(&item);
+        lock(&self.noted).remove(&item);
+        lock(&self.gone).push(item);
+        self.give_back_bytes(bytes);
     }
 }
 

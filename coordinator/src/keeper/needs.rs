@@ -22,7 +22,7 @@ struct State {
     going: InUse,
 }
 
-/// What one build holds; all of it is let go when this is dropped.
+/// What one build holds; all of it is let go when its build ends, or this is dropped.
 #[derive(Debug)]
 pub struct Hold {
     needs: Arc<Needs>,
@@ -118,9 +118,16 @@ impl Hold {
     }
 }
 
+impl Hold {
+    /// Lets go of everything, for good: parts of the farm may keep this for a moment longer than its build goes on.
+    pub fn let_go(&self) {
+        self.needs.lock().holds.remove(&self.number);
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.needs.lock().holds.remove(&self.number);
+        self.let_go();
     }
 }
 
@@ -156,7 +163,9 @@ mod tests {
         assert!(!needs.in_use().layers.contains(&layer("c")));
         needs.done();
         assert!(hold.layers([layer("b")]));
-        drop(hold);
+        hold.let_go();
         assert!(needs.in_use().layers.is_empty());
+        assert!(hold.layers([layer("b")]));
+        assert!(needs.in_use().layers.is_empty(), "held by no build");
     }
 }

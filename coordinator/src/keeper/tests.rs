@@ -125,6 +125,36 @@ async fn what_a_running_build_holds_stays_and_the_write_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_just_now_is_listed_and_what_its_maker_removed_is_not() {
+    let kept = kept(50 * MIB as u64).await;
+    let flats = kept.keeper.flats();
+    let write = || {
+        let (flats, id) = (flats.clone(), random_flat_id());
+        let written = tokio::task::spawn_blocking(move || {
+            let writer = flats.writer()?;
+            writer.append_file(&mut &vec![1; MIB][..])?;
+            writer.commit(id)
+        });
+        async move {
+            written.await.expect("does not panic").expect("fits");
+            id
+        }
+    };
+    let (stays, removed, unlisted) = (write().await, write().await, write().await);
+    flats.remove(unlisted).expect("removed");
+    let listed = async || {
+        let candidates = kept.keeper.candidates().await.expect("read");
+        let items = candidates.into_iter().map(|candidate| candidate.item);
+        items.collect::<HashSet<Item>>()
+    };
+    let [stays, gone] = [stays, removed].map(Item::flat);
+    assert_eq!(listed().await, HashSet::from([stays.clone(), gone]));
+    flats.remove(removed).expect("removed");
+    assert_eq!(listed().await, HashSet::from([stays]));
+    assert!(kept.keeper.taken() < 2 * MIB as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_strikes_out_what_is_gone_and_removes_what_is_nobodys() {
     let kept = kept(50 * MIB as u64).await;
     let (_, stays) = kept.layer("stays", MIB).await.expect("fits");

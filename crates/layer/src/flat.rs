@@ -94,6 +94,11 @@ impl FlatFiles {
         }
     }
 
+    /// Whom writers ask first.
+    pub fn room(&self) -> Option<Arc<dyn Room>> {
+        self.room.clone()
+    }
+
     /// A writer for a new flat file.
     pub fn writer(&self) -> io::Result<FlatWriter> {
         FlatWriter::new(self.clone())
@@ -158,9 +163,13 @@ impl FlatFiles {
     /// Removes the flat file and any sparse copy. Readers that have it open go on reading. Absence is no error.
     pub fn remove(&self, id: FlatId) -> io::Result<()> {
         let _alone = self.lock(true)?;
+        let usage = self.usage(id)?;
         absent_as_none(fs::remove_file(self.path(id)))?;
         sparse::remove(&self.sparse_path(id))?;
         self.forget(id);
+        if let (Some(room), Some(usage)) = (&self.room, usage) {
+            room.removed(id, usage.on_disk);
+        }
         Ok(())
     }
 

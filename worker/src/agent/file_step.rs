@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use buildyard_layer::fileop::FileOpError;
-use buildyard_layer::{Time, Toc, Tree, diff as tree_diff};
+use buildyard_layer::{FlatFiles, Time, Toc, Tree, diff as tree_diff};
 use buildyard_llb::pb;
 use buildyard_model::Chain;
 
@@ -41,19 +41,20 @@ pub(super) async fn run(
     step: &JobStep,
     file: &pb::FileOp,
     inputs: &[Chain],
+    flats: &FlatFiles,
 ) -> Result<Made, Failure> {
     let trees = trees(machine, job, step, inputs).await?;
     if file.actions.iter().any(unpacks) {
         bytes_present(machine, job, step, inputs).await?;
     }
-    let outcome = attempt(machine, file, &trees, inputs).await;
+    let outcome = attempt(file, &trees, inputs, flats).await;
     let outcome = match outcome {
         // Name files whose bytes are elsewhere: fetched now, and once more.
         Err(FileStepError::Operation(FileOpError::Names { .. }) | FileStepError::Machine(..)) => {
             bytes_present(machine, job, step, inputs).await?;
             machine.trees.clear();
             let trees = self::trees(machine, job, step, inputs).await?;
-            attempt(machine, file, &trees, inputs).await
+            attempt(file, &trees, inputs, flats).await
         }
         outcome => outcome,
     };
@@ -73,12 +74,12 @@ pub(super) async fn run(
 }
 
 async fn attempt(
-    machine: &Arc<Machine>,
     file: &pb::FileOp,
     trees: &[Arc<Tree>],
     inputs: &[Chain],
+    flats: &FlatFiles,
 ) -> Result<Made, FileStepError> {
-    let flats = machine.layers.flats().clone();
+    let flats = flats.clone();
     let (file, trees, inputs) = (file.clone(), trees.to_vec(), inputs.to_vec());
     tokio::task::spawn_blocking(move || actions::run(&file, &trees, &inputs, &flats, now()))
         .await

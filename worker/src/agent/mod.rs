@@ -24,6 +24,7 @@ mod registry_auth;
 mod running;
 mod spec;
 mod step;
+mod step_flats;
 mod upload;
 
 pub use attach::run;

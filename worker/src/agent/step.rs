@@ -1,9 +1,10 @@
 //! One step: its key, its claim, and what the claim says.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buildyard_layer::Toc;
+use buildyard_layer::{FlatFiles, Toc};
 use buildyard_llb::pb::op::Op;
 use buildyard_model::{Chain, FlatId, LayerId, StepDigest, StepKey};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
@@ -16,6 +17,7 @@ use super::job::Job;
 use super::layers::JobTocs;
 use super::machine::Machine;
 use super::spec::JobStep;
+use super::step_flats::StepFlats;
 use super::{exec_step, file_step, upload};
 
 /// What a step made.
@@ -224,10 +226,16 @@ async fn run_and_report(
 ) -> Result<Vec<Chain>, Failure> {
     let step = &job.spec.steps[number];
     let began = Instant::now();
-    let outcome = run(&machine, &job, step, &inputs, &stop).await;
+    let own = StepFlats::new(machine.layers.flats(), &stop);
+    let outcome = run(&machine, &job, step, &inputs, &stop, own.files()).await;
+    // Whatever it stumbled over then.
+    let outcome = outcome.map_err(|failure| match stop.is_cancelled() {
+        true => failure::cancelled(step.step.digest),
+        false => failure,
+    });
     let made = outcome.iter().flat_map(|made| &made.layers);
     let flats: Vec<FlatId> = made.flat_map(|(_, toc)| toc.flats.clone()).collect();
-    let using = machine.cache.using_flats(flats).await;
+    let using = machine.cache.using_flats(flats.iter().copied()).await;
     let request = proto::CompleteRequest {
         claim: Some(claim.clone()),
         outcome: Some(match &outcome {
@@ -245,6 +253,12 @@ async fn run_and_report(
         .err()
         .map(|failure| failure.message.clone())
         .unwrap_or_default();
+    match (&outcome, &reply) {
+        (Ok(_), Ok(reply)) if !reply.stale => own.keep_only(flats.into_iter().collect()).await,
+        // It may be recorded all the same.
+        (Ok(_), Err(_)) => {}
+        _ => own.keep_only(HashSet::new()).await,
+    }
     ended(&machine, &job, step, false, &error).await;
     let made = outcome?;
     match reply {
@@ -285,12 +299,13 @@ async fn run(
     step: &JobStep,
     inputs: &[Chain],
     stop: &CancellationToken,
+    flats: &FlatFiles,
 ) -> Result<Made, Failure> {
     match &step.step.op.op {
-        Some(Op::Exec(exec)) => exec_step::run(machine, job, step, exec, inputs, stop).await,
+        Some(Op::Exec(exec)) => exec_step::run(machine, job, step, exec, inputs, stop, flats).await,
         Some(Op::File(file)) => {
             started(machine, job, step, "").await;
-            file_step::run(machine, job, step, file, inputs).await
+            file_step::run(machine, job, step, file, inputs, flats).await
         }
         Some(Op::Merge(merge)) => {
             started(machine, job, step, "").await;

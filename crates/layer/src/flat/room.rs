@@ -24,6 +24,9 @@ pub trait Room: fmt::Debug + Send + Sync {
 
     /// A flat file is in its place, or more of it is here.
     fn kept(&self, flat: FlatId);
+
+    /// A flat file that took `bytes` was removed.
+    fn removed(&self, flat: FlatId, bytes: u64);
 }
 
 /// The room that one writer has claimed. What is not [`Claimed::keep`]t is given back when it is dropped.

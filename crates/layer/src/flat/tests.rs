@@ -165,6 +165,10 @@ impl Room for Small {
     fn kept(&self, flat: FlatId) {
         self.taken.lock().unwrap().1.push(flat);
     }
+
+    fn removed(&self, flat: FlatId, _bytes: u64) {
+        self.taken.lock().unwrap().1.retain(|kept| *kept != flat);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod process;
 
 use std::sync::Arc;
 
+use buildyard_layer::FlatFiles;
 use buildyard_llb::pb;
 use buildyard_model::{Chain, Platform};
 use buildyard_proto::v1::{self as proto, step_event};
@@ -57,12 +58,13 @@ pub(super) async fn run(
     exec: &pb::ExecOp,
     inputs: &[Chain],
     stop: &CancellationToken,
+    flats: &FlatFiles,
 ) -> Result<Made, Failure> {
     let permit = tokio::select! {
         permit = machine.slots.acquire() => permit.expect("the slots are never closed"),
         () = stop.cancelled() => return Err(failure::cancelled(step.step.digest)),
     };
-    let outcome = execute(machine, job, step, exec, inputs, stop).await;
+    let outcome = execute(machine, job, step, exec, inputs, stop, flats).await;
     drop(permit);
     outcome.map_err(|error| match error {
         StepError::Failure(failure) => failure,
@@ -77,6 +79,7 @@ async fn execute(
     exec: &pb::ExecOp,
     inputs: &[Chain],
     stop: &CancellationToken,
+    flats: &FlatFiles,
 ) -> Result<Made, StepError> {
     let refuse = |text: String| StepError::Failure(failure::of_step(step.step.digest, text, 0));
     let executor = machine
@@ -144,7 +147,7 @@ async fn execute(
     let running = executor.runner.run(spec, io, stop.clone());
     let (ran, ()) = tokio::join!(running, pass_on(machine, job, step, chunks));
     outcome::judge(step, &meta, ran)?
-        .finish(machine, prepared, emulated_by)
+        .finish(machine, flats, prepared, emulated_by)
         .await
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use buildyard_layer::capture;
+use buildyard_layer::{FlatFiles, capture};
 use buildyard_llb::pb;
 use buildyard_model::Chain;
 
@@ -71,6 +71,7 @@ impl Succeeded {
     pub(super) async fn finish(
         self,
         machine: &Arc<Machine>,
+        flats: &FlatFiles,
         mut prepared: Prepared,
         emulator: String,
     ) -> Result<Made, StepError> {
@@ -82,7 +83,7 @@ impl Succeeded {
         let mut outputs = std::mem::take(&mut prepared.outputs);
         outputs.sort_by_key(|output| output.index);
         for output in outputs {
-            let flats = machine.layers.flats().clone();
+            let flats = flats.clone();
             let stubs = if output.is_root {
                 self.stubs.clone()
             } else {
