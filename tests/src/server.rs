@@ -84,6 +84,11 @@ impl Serve {
         serve.args(&["--data", &dir, "--grace", "5"])
     }
 
+    /// Where it keeps its data; the folder is made by its first start.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.data.path().join("data")
+    }
+
     /// How many seconds it gives what is under way when it is stopped, instead of five.
     #[must_use]
     pub fn grace(mut self, seconds: u32) -> Self {

@@ -67,45 +67,6 @@ fn the_same_build_pushed_again_uploads_nothing() {
 }
 
 #[test]
-fn a_restarted_coordinator_keeps_cache_and_history() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let serve = Serve::up();
-    let mut farm = serve.start();
-    let context = context(&base);
-    let buildx = Buildx::new(&farm.endpoint());
-    let name = format!("{}/app:1", registry.host());
-    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
-    buildx.build(&context, &args).succeeds();
-    let history = farm.cli(&["builds", "--format", "json"]);
-    assert!(farm.stop().success(), "{}", farm.log());
-
-    let farm = serve.start();
-    assert_eq!(farm.cli(&["builds", "--format", "json"]), history);
-    let outcome = buildx.build(&context, &args).succeeds();
-    assert_eq!(outcome.executed(), Vec::<&str>::new());
-}
-
-#[test]
-fn a_killed_coordinator_keeps_what_was_finished() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let serve = Serve::up();
-    let mut farm = serve.start();
-    let context = context(&base);
-    let buildx = Buildx::new(&farm.endpoint());
-    let name = format!("{}/app:1", registry.host());
-    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
-    buildx.build(&context, &args).succeeds();
-    farm.kill();
-    drop(farm);
-
-    let farm = serve.start();
-    let outcome = buildx.build(&context, &args).succeeds();
-    assert_eq!(outcome.executed(), Vec::<&str>::new(), "{}", farm.log());
-}
-
-#[test]
 fn only_content_makes_a_miss() {
     let registry = Registry::start();
     let base = push_base_image(&registry);

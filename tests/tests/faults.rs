@@ -80,3 +80,21 @@ fn a_cached_build_needs_no_worker_not_even_for_another_registry() {
     assert!(again.executed().is_empty(), "{:?}", again.executed());
     assert_eq!(Image::pull(&name, "amd64").text("copy"), "x");
 }
+
+#[test]
+fn a_second_worker_on_the_same_data_is_refused_and_the_first_goes_on() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let first = farm.worker("first", "linux/amd64");
+    let data = first.data().display().to_string();
+    let url = farm.server.url();
+    let second = std::process::Command::new(buildyard_tests::buildyard())
+        .args([
+            "worker", "--join", &url, "--name", "second", "--data", &data,
+        ])
+        .output()
+        .expect("running buildyard");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(3), "{said}");
+    assert!(said.contains("is in use by"), "{said}");
+    farm.build("FROM BASE\nRUN true\n", &[]).succeeds();
+}

@@ -96,3 +96,40 @@ fn each_worker_runs_its_platform_and_what_is_common_runs_once() {
         assert_eq!(image.text("size").trim(), size);
     }
 }
+
+#[test]
+fn a_failure_is_everybodys_who_waits_and_nobodys_later() {
+    let (farm, held) = (Farm::new(), Mark::new());
+    let context = farm.context(&format!("FROM BASE\n{}\n", held.run_held("exit 7")));
+    let other = Buildx::new(&farm.server.endpoint());
+    let mut first = farm.buildx.start(&context, &[]);
+    first.wait_says(&held.said());
+    let mut second = other.start(&context, &[]);
+    second.wait_says(&held.said());
+    held.let_go(&farm.server);
+    for client in [first, second] {
+        client.finish().fails().says("exit code: 7");
+    }
+    assert_eq!(held.runs(&[&farm.server]), 1);
+    farm.buildx
+        .build(&context, &[])
+        .fails()
+        .says("exit code: 7");
+    assert_eq!(held.runs(&[&farm.server]), 2);
+}
+
+#[test]
+fn a_build_without_the_cache_replaces_what_is_in_it() {
+    let farm = Farm::new();
+    let context = farm.context("FROM BASE\nRUN head -c 16 /dev/urandom | od -An -tx1 > /made\n");
+    let made = |tag: &str, more: &[&str]| {
+        let name = farm.name(tag);
+        let args = [&["--push", "-t", &name], more].concat();
+        farm.buildx.build(&context, &args).succeeds();
+        Image::pull(&name, native_architecture()).text("made")
+    };
+    let first = made("it:1", &[]);
+    let anew = made("it:2", &["--no-cache"]);
+    assert_ne!(first, anew);
+    assert_eq!(made("it:3", &[]), anew);
+}

@@ -1,7 +1,7 @@
 //! Promise: a coordinator that stops says so and leaves nothing running; one that is killed costs no step; both keep the
 //! cache and the history.
 
-use buildyard_tests::{Farm, Mark, Serve, native_architecture};
+use buildyard_tests::{Farm, Mark, PLATFORMS, Serve, native_architecture};
 
 /// What the server writes when a job goes to a worker.
 const HANDED_OUT: &str = "a job has a worker";
@@ -92,7 +92,9 @@ fn a_restart_keeps_the_cache_and_the_history() {
     let mut farm = Farm::serving(&serve);
     let mark = Mark::new();
     let context = farm.context(&format!("FROM BASE\nCOPY file /\n{}\n", mark.run("true")));
-    farm.buildx.build(&context, &[]).succeeds();
+    let name = farm.name("kept:1");
+    let args = ["--platform", PLATFORMS, "--push", "-t", &name];
+    farm.buildx.build(&context, &args).succeeds();
     let mut before = newest(&farm);
     assert_eq!(before["outcome"], "succeeded", "{before}");
     for kill in [false, true] {
@@ -103,9 +105,9 @@ fn a_restart_keeps_the_cache_and_the_history() {
         }
         farm.server = serve.start();
         assert_eq!(newest(&farm), before);
-        let again = farm.buildx.build(&context, &[]).succeeds();
+        let again = farm.buildx.build(&context, &args).succeeds();
         assert!(again.executed().is_empty(), "{:?}", again.executed());
-        assert_eq!(mark.runs(&[&farm.server]), 1);
+        assert_eq!(mark.runs(&[&farm.server]), 2);
         before = newest(&farm);
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use buildyard_tests::{Buildx, Context, Registry, Scratch, Serve, Server, push_base_image};
+use buildyard_tests::{Buildx, Context, Farm, Registry, Scratch, Serve, Server, push_base_image};
 
 const DOCKERFILE: &str =
     "ARG BASE\nFROM $BASE\nCOPY data /data\nRUN cat /data > /made && echo more >> /made\n";
@@ -97,6 +97,49 @@ fn a_full_disk_ends_the_build_with_the_reason_and_the_server_goes_on() {
     std::fs::remove_file(context.path().join("big")).expect("removed");
     context.write("small", "it fits\n");
     buildx.build(&context, &[]).succeeds();
+}
+
+#[test]
+fn a_full_disk_of_a_worker_fails_the_step_with_the_reason_and_the_worker_goes_on() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let serve = Serve::worker(&farm.server.url(), "small");
+    std::fs::create_dir(serve.data()).expect("a folder");
+    small_disk(&serve.data(), "48m");
+    let _worker = serve.start();
+    farm.wait_connected("small");
+    // The step itself, and what makes a layer of what it wrote.
+    farm.build(
+        "FROM BASE\nRUN dd if=/dev/zero of=/big bs=1M count=64\n",
+        &[],
+    )
+    .fails()
+    .says("No space left on device");
+    farm.build("FROM BASE\nRUN head -c 28m /dev/urandom > /big\n", &[])
+        .fails()
+        .says("no space is left on the disk of");
+    farm.build("FROM BASE\nRUN echo small > /small\n", &[])
+        .succeeds();
+}
+
+#[test]
+fn a_full_disk_under_the_records_ends_builds_with_the_reason_and_the_coordinator_goes_on() {
+    let serve = Serve::up();
+    std::fs::create_dir(serve.data()).expect("a folder");
+    small_disk(&serve.data(), "64m");
+    let farm = Farm::serving(&serve);
+    let dockerfile = "FROM scratch\nCOPY file /\n";
+    farm.build(dockerfile, &[]).succeeds();
+    let filler = serve.data().join("filler");
+    let fill = Command::new("dd")
+        .args(["if=/dev/zero", "bs=4k", &format!("of={}", filler.display())])
+        .output();
+    assert!(!fill.expect("running dd").status.success(), "it fits");
+    farm.build("FROM scratch\nCOPY file /other\n", &[])
+        .fails()
+        .says("no space is left where the database lies");
+    std::fs::remove_file(filler).expect("removed");
+    farm.build("FROM scratch\nCOPY file /other\n", &[])
+        .succeeds();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection, Sqlite, Transaction};
 
 use super::columns::During;
 use crate::StoreError;
@@ -126,6 +126,9 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
+        // When SQLite gives a transaction up by itself (the disk is full), its connection believes to be in it for ever: that
+        // one is not used again.
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
 }
 
 fn migration_error(path: &Path, error: MigrateError) -> StoreError {
@@ -180,6 +183,23 @@ mod tests {
                 .contains("a newer buildyard has used it (schema 9000"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_gave_up_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let db = Db::open(&dir.path().join("farm.db"))
+            .await
+            .expect("a new database opens");
+        let mut tx = db.write().await.expect("begun");
+        // As SQLite does by itself when the disk is full.
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut *tx)
+            .await
+            .expect("rolled back");
+        commit(tx).await.expect_err("there is no transaction");
+        let tx = db.write().await.expect("begun again");
+        commit(tx).await.expect("nothing was wrong with it");
     }
 
     #[tokio::test]
