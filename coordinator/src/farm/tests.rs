@@ -1,6 +1,7 @@
 //! The farm's promises about claims, losses and reconnecting, with scripted workers over the real protocol in memory.
 
 mod parts;
+mod placing;
 
 use std::time::Duration;
 
