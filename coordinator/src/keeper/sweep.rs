@@ -94,7 +94,6 @@ impl Keeper {
         if excess == 0 || (gave_up && self.bounds.over_cap(self.taken()) == 0) {
             return Ok(());
         }
-        self.flush().await?;
         let candidates = self.candidates().await?;
         let fresh = self.fresh_items();
         let wanted = excess.saturating_add(self.bounds.slack());
@@ -113,8 +112,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Everything in the store, the least recently used first, with what refers to it.
+    /// Everything in the store, also what came this moment, the least recently used first, with what refers to it.
     pub async fn candidates(&self) -> Result<Vec<Candidate>, KeeperError> {
+        self.flush().await?;
         let candidates = self.store.oldest(ITEMS).await?;
         let mut fresh = lock(&self.fresh);
         for candidate in candidates.iter().filter(|c| !c.needed_by.is_empty()) {

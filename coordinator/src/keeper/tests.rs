@@ -43,8 +43,14 @@ async fn kept(cap: u64) -> Kept {
 }
 
 impl Kept {
-    /// Writes a layer of `bytes` bytes in one flat file, and its record.
+    /// Writes a layer of `bytes` bytes in one flat file, and its record; its use is written down.
     async fn layer(&self, name: &str, bytes: usize) -> io::Result<(LayerId, FlatId)> {
+        let written = self.write(name, bytes).await;
+        self.keeper.flush().await.expect("flushed");
+        written
+    }
+
+    async fn write(&self, name: &str, bytes: usize) -> io::Result<(LayerId, FlatId)> {
         let flats = self.keeper.flats();
         let flat = random_flat_id();
         let written = tokio::task::spawn_blocking(move || {
@@ -68,7 +74,6 @@ impl Kept {
             created: now(),
         };
         self.store.put_layers(&[record]).await.expect("recorded");
-        self.keeper.flush().await.expect("flushed");
         Ok((id, flat))
     }
 
@@ -122,6 +127,20 @@ async fn what_a_running_build_holds_stays_and_the_write_is_refused() {
         .await
         .expect("there is room now");
     assert!(!kept.has(first_flat));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_this_moment_is_listed() {
+    let kept = kept(50 * MIB as u64).await;
+    let (_, flat) = kept.write("new", MIB).await.expect("fits");
+    let listed = kept.keeper.candidates().await.expect("read");
+    let found = listed
+        .iter()
+        .find(|candidate| candidate.item == Item::flat(flat));
+    assert!(
+        found.is_some_and(|candidate| !kept.keeper.is_needed(candidate)),
+        "{listed:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
