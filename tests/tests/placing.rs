@@ -3,9 +3,21 @@
 use std::time::Duration;
 
 use buildyard_tests::{
-    Buildx, Context, Image, PLATFORMS, Registry, Serve, inspect_raw, native_architecture,
+    Buildx, Context, Image, PLATFORMS, Registry, Serve, Server, inspect_raw, native_architecture,
     push_base_image, wait_for,
 };
+
+/// Waits until a worker has joined so many times: from then on it gets jobs.
+fn wait_joined(coordinator: &Server, name: &str, times: usize) {
+    let of_worker = format!("worker_id={name} ");
+    wait_for(&format!("worker {name}"), Duration::from_secs(60), || {
+        let said = coordinator.log();
+        let joined = said
+            .lines()
+            .filter(|line| line.contains("a worker is connected") && line.contains(&of_worker));
+        (joined.count() == times).then_some(())
+    });
+}
 
 #[test]
 fn each_step_says_whether_it_was_emulated_in_progress_and_in_the_record() {
@@ -109,11 +121,7 @@ fn the_machines_network_needs_leave_of_client_and_worker() {
         .says("--allow-host-network");
     // Beside the one that does not allow it, the one that does gets the step.
     let _two = worker("two", &["--allow-host-network"]);
-    buildyard_tests::wait_for(
-        "the second worker",
-        std::time::Duration::from_secs(60),
-        || coordinator.cli(&["workers"]).contains("two").then_some(()),
-    );
+    wait_joined(&coordinator, "two", 1);
     buildx
         .build(&context, &allowed)
         .succeeds()
@@ -121,4 +129,36 @@ fn the_machines_network_needs_leave_of_client_and_worker() {
     let own = std::fs::read_link("/proc/self/ns/net").expect("this network");
     let seen = Image::pull(&name, native_architecture()).text("network");
     assert_eq!(seen.trim(), own.display().to_string());
+}
+
+#[test]
+fn a_step_goes_where_its_input_lies() {
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let mut coordinator = Serve::coordinator().start();
+    let platform = format!("linux/{}", native_architecture());
+    let (url, offer) = (coordinator.url(), ["--platforms", platform.as_str()]);
+    let buildx = Buildx::new(&coordinator.endpoint());
+    let context = |step: &str| {
+        let dockerfile = format!("FROM {base}\nRUN echo first > /first\n{step}\n");
+        Context::new(&[("Dockerfile", &dockerfile)])
+    };
+    let second = Serve::worker(&url, "two").args(&offer);
+    let mut two = second.start();
+    coordinator.wait_workers(true);
+    buildx
+        .build(&context("RUN true"), &[])
+        .succeeds()
+        .says("on two, native");
+    assert!(two.stop().success());
+
+    // By name, and as it is as free as the other, the first one would get it.
+    let _one = Serve::worker(&url, "one").args(&offer).start();
+    let _two = second.start();
+    wait_joined(&coordinator, "one", 1);
+    wait_joined(&coordinator, "two", 2);
+    buildx
+        .build(&context("RUN cat /first"), &[])
+        .succeeds()
+        .says("on two, native");
 }

@@ -62,12 +62,14 @@ pub(super) async fn attach(
         replan_forgotten_jobs(farm, &offer.id, &had, &register.jobs);
         repeat_known(farm, &offer.id);
     }
+    let holds = held(register.holdings).added;
+    farm.schedule(dispatch::Input::Joined(offer.clone(), holds));
+    // Whoever sees it connected may count on it: a job that is queued now comes behind it.
+    farm.workers.joined(&offer.id, line.number);
     tracing::info!(
         worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
         resumed = line.resumed, "a worker is connected"
     );
-    let holds = held(register.holdings).added;
-    farm.schedule(dispatch::Input::Joined(offer.clone(), holds));
     farm.changed.notify_waiters();
     farm.tasks
         .spawn(serve(farm.clone(), offer.id, line.number, messages));

@@ -80,6 +80,8 @@ struct Entry {
     /// Grows with each connection of any worker: tells a stale end of connection from the present one's.
     line: u64,
     orders: Option<mpsc::Sender<Result<proto::ToWorker, Status>>>,
+    /// The scheduler knows of the connection.
+    joined: bool,
 }
 
 /// A connection as it was registered.
@@ -119,6 +121,7 @@ impl Workers {
             heard: Instant::now(),
             line: 0,
             orders: None,
+            joined: false,
         };
         self.lock().entries.insert(record.id.clone(), entry);
     }
@@ -158,6 +161,7 @@ impl Workers {
             heard: Instant::now(),
             line: number,
             orders: Some(orders),
+            joined: false,
         };
         table.entries.insert(entry.offer.id.clone(), entry);
         Ok(Some(Line {
@@ -166,6 +170,15 @@ impl Workers {
             resumed,
             replaced,
         }))
+    }
+
+    /// The scheduler was told of a connection: from now on the worker counts.
+    pub(super) fn joined(&self, worker: &WorkerId, line: u64) {
+        if let Some(entry) = self.lock().entries.get_mut(worker)
+            && entry.line == line
+        {
+            entry.joined = true;
+        }
     }
 
     /// Something came over a connection.
@@ -243,13 +256,13 @@ impl Workers {
         sent.is_ok()
     }
 
-    /// Workers with a live connection.
+    /// Workers with a live connection, which get jobs.
     pub(super) fn connected(&self) -> Vec<Offer> {
         let table = self.lock();
         table
             .entries
             .values()
-            .filter(|entry| entry.orders.is_some())
+            .filter(|entry| entry.orders.is_some() && entry.joined)
             .map(|entry| entry.offer.clone())
             .collect()
     }
