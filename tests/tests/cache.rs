@@ -65,29 +65,3 @@ fn the_same_build_pushed_again_uploads_nothing() {
 
     assert_eq!(uploads(), before);
 }
-
-#[test]
-fn only_content_makes_a_miss() {
-    let registry = Registry::start();
-    let base = push_base_image(&registry);
-    let farm = Serve::up().start();
-    let context = context(&base);
-    let buildx = Buildx::new(&farm.endpoint());
-    let name = format!("{}/app:1", registry.host());
-    let args = ["--push", "-t", &name];
-    buildx.build(&context, &args).succeeds();
-
-    // Written anew: the time is another one.
-    context.write("a.txt", "a\n");
-    let outcome = buildx.build(&context, &args).succeeds();
-    assert_eq!(outcome.executed(), Vec::<&str>::new());
-
-    context.write("a.txt", "b\n");
-    let outcome = buildx.build(&context, &args).succeeds();
-    assert_eq!(outcome.executed().len(), 2, "{:?}", outcome.executed());
-    assert!(
-        Image::pull(&name, buildyard_tests::native_architecture())
-            .text("w/both")
-            .starts_with("b\n")
-    );
-}

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::locations::Locations;
 use super::state::BuildState;
-use super::{Engine, internal};
+use super::{Engine, entitlements, internal};
 use crate::backend::{Build, BuildError};
 use crate::progress::VertexInfo;
 
@@ -64,11 +64,14 @@ impl Engine {
     ) -> Result<Vec<Chain>, BuildError> {
         let (graph, targets) = Graph::load(definitions, Limits::default())
             .map_err(|error| BuildError::invalid(format!("the definition was refused: {error}")))?;
+        let locations = Locations::of(definitions);
+        entitlements::check(&graph, &build.request.entitlements)
+            .map_err(|error| locations.place(error))?;
         let mut evaluation = Evaluation {
             engine: self,
             build,
             state,
-            locations: Locations::of(definitions),
+            locations,
             known: HashMap::new(),
             in_jobs: HashMap::new(),
             failures: 0,

@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::evaluate::Evaluation;
 use super::host::BuildHost;
-use super::internal;
+use super::{entitlements, internal, needs};
 use crate::backend::BuildError;
 use crate::farm::{JobEvent, JobRequest};
 
@@ -24,7 +24,7 @@ impl Evaluation<'_> {
     /// no errors here: what is still missing afterwards is planned anew by the caller.
     pub(super) async fn run_jobs(&mut self, missing: Vec<usize>) -> Result<(), BuildError> {
         let mut events = Events::new();
-        self.submit(&missing, &mut events)?;
+        self.submit(&missing, &mut events).await?;
         let cancel = self.build.cancel.clone();
         while !self.in_jobs.is_empty() {
             let next = tokio::select! {
@@ -36,17 +36,17 @@ impl Evaluation<'_> {
                 // Others go on; what the lost one leaves is planned at once.
                 self.sources().await?;
                 let missing = self.missing();
-                self.submit(&missing, &mut events)?;
+                self.submit(&missing, &mut events).await?;
             }
         }
         Ok(())
     }
 
-    fn submit(&mut self, missing: &[usize], events: &mut Events) -> Result<(), BuildError> {
+    async fn submit(&mut self, missing: &[usize], events: &mut Events) -> Result<(), BuildError> {
         self.plan()?;
         for part in cut(&self.graph, missing) {
             let id = JobId::new(hex::encode(rand::random::<[u8; 8]>()));
-            let request = self.request(&id, &part);
+            let request = self.request(&id, &part).await?;
             tracing::info!(
                 build_id = %self.build.id, job = %id, platform = ?part.platform, steps = part.steps.len(),
                 "a job is queued"
@@ -59,7 +59,7 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    fn request(&self, id: &JobId, part: &Part) -> JobRequest {
+    async fn request(&self, id: &JobId, part: &Part) -> Result<JobRequest, BuildError> {
         let inside: HashSet<usize> = part.steps.iter().copied().collect();
         let mut known: HashSet<usize> = HashSet::new();
         for &number in &part.steps {
@@ -82,25 +82,24 @@ impl Evaluation<'_> {
                 .into_iter()
                 .map(|number| self.known_result(number))
                 .collect(),
-            allow_host_network: self
-                .build
-                .request
-                .entitlements
-                .iter()
-                .any(|e| e == "network.host"),
+            allow_host_network: entitlements::host_network(&self.build.request.entitlements),
         };
-        JobRequest {
+        let layers = self.engine.store.layers(&needs::layers(&order)).await;
+        let records: Vec<_> = layers.map_err(internal)?.into_iter().flatten().collect();
+        Ok(JobRequest {
             id: id.clone(),
             build: self.build.id.clone(),
             scope: self.engine.scope.clone(),
             platform: part.platform.clone(),
             order,
+            inputs: needs::inputs(&records),
+            networks: needs::networks(&self.graph, &part.steps),
             avoid: self.failed_on.clone(),
             host: Arc::new(BuildHost {
                 build: self.build.clone(),
                 state: self.state.clone(),
             }),
-        }
+        })
     }
 
     fn job_step(&self, number: usize) -> proto::JobStep {

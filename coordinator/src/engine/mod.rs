@@ -5,6 +5,7 @@
 
 mod auth;
 mod contexts;
+mod entitlements;
 mod evaluate;
 mod frontend;
 mod history;
@@ -14,6 +15,7 @@ mod internal_step;
 mod jobs;
 mod locations;
 mod missing;
+mod needs;
 mod output;
 mod read;
 mod room;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buildyard_model::{JobId, WorkerId};
+use buildyard_model::{JobId, Mark, WorkerId};
 use buildyard_proto::v1::{self as proto, from_worker, to_worker};
+use buildyard_scheduler::HeldChange;
 use buildyard_store::WorkerRecord;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -62,15 +63,28 @@ pub(super) async fn attach(
         repeat_known(farm, &offer.id);
     }
     farm.workers.repeat_shutdown(&offer.id);
+    let holds = held(register.holdings).added;
+    farm.schedule(dispatch::Input::Joined(offer.clone(), holds));
+    // Whoever sees it connected may count on it: a job that is queued now comes behind it.
+    farm.workers.joined(&offer.id, line.number);
     tracing::info!(
         worker_id = %offer.id, native = ?offer.native, emulated = ?offer.emulated, slots = offer.slots,
         resumed = line.resumed, "a worker is connected"
     );
-    farm.schedule(dispatch::Input::Joined(offer.clone()));
     farm.changed.notify_waiters();
     farm.tasks
         .spawn(serve(farm.clone(), offer.id, line.number, messages));
     Ok(ReceiverStream::new(line.orders))
+}
+
+/// What came to and went from a worker's disk. How much of it is remembered is the scheduler's affair.
+fn held(holdings: Option<proto::Holdings>) -> HeldChange {
+    let holdings = holdings.unwrap_or_default();
+    let marks = |list: Vec<u64>| list.into_iter().map(Mark).collect();
+    HeldChange {
+        added: marks(holdings.added),
+        removed: marks(holdings.removed),
+    }
 }
 
 /// Gives the worker's name to this connection. While another process is connected under it, waits until that one is heard
@@ -248,33 +262,7 @@ async fn handle(
         from_worker::Event::Register(_) => {
             Err(Status::invalid_argument("the worker is registered already"))
         }
-        from_worker::Event::Heartbeat(heartbeat) => {
-            let held = heartbeat
-                .claims
-                .iter()
-                .map(held_from)
-                .collect::<Result<Vec<_>, _>>()?;
-            let lost = farm
-                .store
-                .renew(worker, &held, now(), farm.config.claim_ttl)
-                .await
-                .map_err(internal)?;
-            for claim in lost {
-                let reason = "the claim was given to another worker".to_owned();
-                let order = proto::StopStep {
-                    claim: Some(held_to(&claim)),
-                    reason,
-                };
-                farm.workers
-                    .order(worker, to_worker::Order::StopStep(order));
-            }
-            for forgotten in farm.claims.not_shown(worker, &held) {
-                tracing::warn!(worker_id = %worker, key = %forgotten.claim.key, "a worker does not know of a claim that it was given");
-                farm.store.release(&forgotten).await.map_err(internal)?;
-                farm.claims.end(&forgotten, RunEnd::GivenUp);
-            }
-            Ok(())
-        }
+        from_worker::Event::Heartbeat(heartbeat) => beat(farm, worker, heartbeat).await,
         from_worker::Event::Step(event) => super::steps::event(farm, worker, &event),
         from_worker::Event::JobEnded(ended) => {
             farm.job_ended(&JobId::new(ended.job), ended.failure);
@@ -290,6 +278,39 @@ async fn handle(
             Ok(())
         }
     }
+}
+
+/// Renews the claims that the worker shows, and takes up what else it says.
+async fn beat(farm: &Farm, worker: &WorkerId, heartbeat: proto::Heartbeat) -> Result<(), Status> {
+    if heartbeat.holdings.is_some() {
+        let change = held(heartbeat.holdings);
+        farm.schedule(dispatch::Input::Holds(worker.clone(), change));
+    }
+    let held = heartbeat
+        .claims
+        .iter()
+        .map(held_from)
+        .collect::<Result<Vec<_>, _>>()?;
+    let lost = farm
+        .store
+        .renew(worker, &held, now(), farm.config.claim_ttl)
+        .await
+        .map_err(internal)?;
+    for claim in lost {
+        let reason = "the claim was given to another worker".to_owned();
+        let order = proto::StopStep {
+            claim: Some(held_to(&claim)),
+            reason,
+        };
+        farm.workers
+            .order(worker, to_worker::Order::StopStep(order));
+    }
+    for forgotten in farm.claims.not_shown(worker, &held) {
+        tracing::warn!(worker_id = %worker, key = %forgotten.claim.key, "a worker does not know of a claim that it was given");
+        farm.store.release(&forgotten).await.map_err(internal)?;
+        farm.claims.end(&forgotten, RunEnd::GivenUp);
+    }
+    Ok(())
 }
 
 /// An error of the store, logged where it stops; workers see only that it happened.

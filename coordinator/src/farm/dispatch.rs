@@ -1,12 +1,14 @@
 //! The scheduler's shell: reads events, asks [`buildyard_scheduler::decide`], carries decisions out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buildyard_model::{JobId, WorkerId};
+use buildyard_model::{JobId, Mark, WorkerId};
 use buildyard_proto::v1::to_worker;
-use buildyard_scheduler::{Config, Decision, Event, State, WorkerInfo, decide};
+use buildyard_scheduler::{
+    Config, Decision, Event, HeldChange, Networks, State, WorkerInfo, decide,
+};
 use buildyard_store::WorkerRecord;
 use tokio::sync::mpsc;
 
@@ -14,14 +16,16 @@ use super::job::Job;
 use super::workers::Offer;
 use super::{Farm, JobEvent};
 
-/// The scheduler counts jobs; how many steps run at once is the worker's own affair. A job may wait for a step of another
-/// job on the same worker, so jobs must not keep each other out: this many per slot is as good as no limit.
+/// The scheduler counts jobs; how many steps run at once is the worker's own affair, by its slots. A job may wait for a step
+/// of another one, which may have to run on the same worker: jobs must not keep each other out. This many is as good as no limit.
 const JOBS_PER_SLOT: u32 = 10_000;
 
 /// What the loop is told.
 pub(super) enum Input {
     Known(WorkerRecord),
-    Joined(Offer),
+    /// A worker, and all that lies on its disk.
+    Joined(Offer, Vec<Mark>),
+    Holds(WorkerId, HeldChange),
     Away(WorkerId),
     Lost(WorkerId),
     Draining(WorkerId),
@@ -32,6 +36,7 @@ pub(super) enum Input {
 /// Runs until the farm ends.
 pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Input>) {
     let config = Config {
+        jobs_per_slot: JOBS_PER_SLOT,
         away_grace: farm.config.away_grace,
         coordinator_runs: false,
         ..Config::default()
@@ -51,7 +56,7 @@ pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Inp
         };
         let event = match input {
             None => Event::Tick,
-            Some(input) => event(&farm, input, &mut queued),
+            Some(input) => event(input, &mut queued),
         };
         for decision in decide(&mut state, event, Instant::now()) {
             carry_out(&farm, &mut queued, decision);
@@ -59,19 +64,25 @@ pub(super) async fn run(farm: Arc<Farm>, mut inputs: mpsc::UnboundedReceiver<Inp
     }
 }
 
-fn event(farm: &Farm, input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
+fn event(input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Event {
     match input {
         Input::Known(record) => Event::WorkerKnown(WorkerInfo {
             id: record.id,
             native: record.native,
             emulated: record.emulated,
-            slots: record.slots.saturating_mul(JOBS_PER_SLOT),
+            slots: record.slots,
+            // What it allowed is not recorded. While it is away it is waited for; it says anew when it comes back.
+            networks: Networks {
+                private: true,
+                host: true,
+            },
         }),
-        Input::Joined(offer) => {
+        Input::Joined(offer, holds) => {
             let running = queued.values().filter(|job| job.is_on(&offer.id));
             let running = running.map(|job| job.request.id.clone()).collect();
-            joined(offer, running)
+            joined(offer, running, holds)
         }
+        Input::Holds(worker, change) => Event::WorkerHolds { worker, change },
         // Within its grace time a worker keeps its jobs but gets no new ones.
         Input::Away(worker) | Input::Draining(worker) => Event::WorkerDraining(worker),
         Input::Lost(worker) => Event::WorkerLost(worker),
@@ -82,7 +93,9 @@ fn event(farm: &Farm, input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Ev
                 build: request.build.clone(),
                 platform: request.platform.clone(),
                 weight: 1,
-                locality: locality(farm, &request.avoid),
+                inputs: request.inputs.clone(),
+                networks: request.networks,
+                avoid: request.avoid.iter().cloned().collect(),
             });
             queued.insert(request.id.clone(), job);
             event
@@ -94,9 +107,15 @@ fn event(farm: &Farm, input: Input, queued: &mut HashMap<JobId, Arc<Job>>) -> Ev
     }
 }
 
-fn joined(offer: Offer, running: Vec<JobId>) -> Event {
+fn joined(offer: Offer, running: Vec<JobId>, holds: Vec<Mark>) -> Event {
+    let has = |network: &str| offer.networks.iter().any(|name| name == network);
+    let networks = Networks {
+        private: has("private"),
+        host: has("host"),
+    };
     Event::WorkerJoined {
         worker: WorkerInfo {
+            networks,
             id: offer.id,
             native: offer.native,
             emulated: offer
@@ -104,22 +123,11 @@ fn joined(offer: Offer, running: Vec<JobId>) -> Event {
                 .into_iter()
                 .map(|(platform, _)| platform)
                 .collect(),
-            slots: offer.slots.saturating_mul(JOBS_PER_SLOT),
+            slots: offer.slots,
         },
         running,
+        holds,
     }
-}
-
-/// Makes everybody but those to be avoided look near.
-fn locality(farm: &Farm, avoid: &[WorkerId]) -> BTreeMap<WorkerId, u64> {
-    if avoid.is_empty() {
-        return BTreeMap::new();
-    }
-    let others = farm.workers.connected().into_iter().map(|offer| offer.id);
-    others
-        .filter(|id| !avoid.contains(id))
-        .map(|id| (id, 1))
-        .collect()
 }
 
 fn carry_out(farm: &Farm, queued: &mut HashMap<JobId, Arc<Job>>, decision: Decision) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_model::{BuildId, Chain, JobId, Platform, Scope, StepDigest, WorkerId};
 use buildyard_proto::v1 as proto;
+use buildyard_scheduler::{Input, WantedNetworks};
 use tokio::sync::mpsc;
 
 use super::host::JobHost;
@@ -21,6 +22,10 @@ pub struct JobRequest {
     pub platform: Option<Platform>,
     /// The order as the worker gets it.
     pub order: proto::StartJob,
+    /// What it reads: workers that have it are preferred.
+    pub inputs: Vec<Input>,
+    /// The networks of its steps.
+    pub networks: WantedNetworks,
     /// Workers that could not do it before: others are preferred.
     pub avoid: Vec<WorkerId>,
     /// The build behind it.

@@ -2,6 +2,7 @@
 
 mod closing;
 mod parts;
+mod placing;
 
 use std::time::Duration;
 

@@ -82,6 +82,8 @@ struct Entry {
     orders: Option<mpsc::Sender<Result<proto::ToWorker, Status>>>,
     /// It has answered the order that this coordinator stops.
     heard_shutdown: bool,
+    /// The scheduler knows of the connection.
+    joined: bool,
 }
 
 /// A connection as it was registered.
@@ -126,6 +128,7 @@ impl Workers {
             line: 0,
             orders: None,
             heard_shutdown: false,
+            joined: false,
         };
         self.lock().entries.insert(record.id.clone(), entry);
     }
@@ -169,6 +172,7 @@ impl Workers {
             line: number,
             orders: Some(orders),
             heard_shutdown: false,
+            joined: false,
         };
         table.entries.insert(entry.offer.id.clone(), entry);
         Ok(Some(Line {
@@ -177,6 +181,15 @@ impl Workers {
             resumed,
             replaced,
         }))
+    }
+
+    /// The scheduler was told of a connection: from now on the worker counts.
+    pub(super) fn joined(&self, worker: &WorkerId, line: u64) {
+        if let Some(entry) = self.lock().entries.get_mut(worker)
+            && entry.line == line
+        {
+            entry.joined = true;
+        }
     }
 
     /// Something came over a connection.
@@ -306,13 +319,13 @@ impl Workers {
         sent.is_ok()
     }
 
-    /// Workers with a live connection.
+    /// Workers with a live connection, which get jobs.
     pub(super) fn connected(&self) -> Vec<Offer> {
         let table = self.lock();
         table
             .entries
             .values()
-            .filter(|entry| entry.orders.is_some())
+            .filter(|entry| entry.orders.is_some() && entry.joined)
             .map(|entry| entry.offer.clone())
             .collect()
     }

@@ -43,8 +43,14 @@ async fn kept(cap: u64) -> Kept {
 }
 
 impl Kept {
-    /// Writes a layer of `bytes` bytes in one flat file, and its record.
+    /// Writes a layer of `bytes` bytes in one flat file, and its record; its use is written down.
     async fn layer(&self, name: &str, bytes: usize) -> io::Result<(LayerId, FlatId)> {
+        let written = self.write(name, bytes).await;
+        self.keeper.flush().await.expect("flushed");
+        written
+    }
+
+    async fn write(&self, name: &str, bytes: usize) -> io::Result<(LayerId, FlatId)> {
         let flats = self.keeper.flats();
         let flat = random_flat_id();
         let written = tokio::task::spawn_blocking(move || {
@@ -68,7 +74,6 @@ impl Kept {
             created: now(),
         };
         self.store.put_layers(&[record]).await.expect("recorded");
-        self.keeper.flush().await.expect("flushed");
         Ok((id, flat))
     }
 

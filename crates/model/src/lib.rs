@@ -6,6 +6,7 @@ pub mod api;
 mod chain;
 mod digest;
 mod ids;
+mod mark;
 mod platform;
 
 pub use chain::Chain;
@@ -13,4 +14,5 @@ pub use digest::{Digest, DigestHasher, ParseDigestError};
 pub use ids::{
     BuildId, FlatId, JobId, LayerId, ParseFlatIdError, Scope, StepDigest, StepKey, WorkerId,
 };
+pub use mark::Mark;
 pub use platform::{ParsePlatformError, Platform};

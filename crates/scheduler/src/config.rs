@@ -5,6 +5,11 @@ use std::time::Duration;
 /// How patient the scheduler is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// How many jobs a worker takes for each of its slots. Slots count steps: where a job's steps wait for those of others
+    /// (of another platform, of another build), jobs must not keep each other out, and this is more than 1.
+    pub jobs_per_slot: u32,
+    /// So much of what lies on one worker's disk is remembered.
+    pub max_held: usize,
     /// How long a job waits for known workers that are away before it runs emulated, or is refused.
     pub away_grace: Duration,
     /// How long a job waits for busy native workers before it runs emulated.
@@ -20,6 +25,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            jobs_per_slot: 1,
+            max_held: 1 << 16,
             away_grace: Duration::from_secs(60),
             busy_grace: Duration::from_secs(600),
             max_losses: 5,

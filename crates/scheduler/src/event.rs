@@ -1,9 +1,9 @@
 //! What the scheduler is told and what it says.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use buildyard_model::{BuildId, JobId, Platform, WorkerId};
+use buildyard_model::{BuildId, JobId, Mark, Platform, WorkerId};
 
 /// A worker as it registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,48 @@ pub struct WorkerInfo {
     pub native: Vec<Platform>,
     /// What it runs under QEMU.
     pub emulated: Vec<Platform>,
-    /// How much weight of jobs it takes at once. With 0 it takes none, as if it were away.
+    /// How many steps it runs at once. With 0 it takes no jobs, as if it were away. See [`Config::jobs_per_slot`].
+    ///
+    /// [`Config::jobs_per_slot`]: crate::Config::jobs_per_slot
     pub slots: u32,
+    /// Its networks.
+    pub networks: Networks,
+}
+
+/// What steps reach from a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// A private network with a way out, which is what steps have by default.
+    pub private: bool,
+    /// The machine's own, for steps that ask for it.
+    pub host: bool,
+}
+
+/// What the steps of a job need of a worker's networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WantedNetworks {
+    /// Some step has the default network. Where there is none it runs without, which many steps never notice.
+    pub default: bool,
+    /// Some step asks for the machine's own, and is refused where that is not allowed.
+    pub host: bool,
+}
+
+/// A part of what a job reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// The layer, or the flat file.
+    pub mark: Mark,
+    /// How much it is.
+    pub bytes: u64,
+}
+
+/// What came to or went from a worker's disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldChange {
+    /// What is there now and was not.
+    pub added: Vec<Mark>,
+    /// What is not there any more.
+    pub removed: Vec<Mark>,
 }
 
 /// A job that wants a worker.
@@ -29,8 +69,12 @@ pub struct Job {
     pub platform: Option<Platform>,
     /// How many slots it takes: at least 1, and at most all that its worker has.
     pub weight: u32,
-    /// How much of its inputs workers hold, in any unit; those that hold nothing are left out.
-    pub locality: BTreeMap<WorkerId, u64>,
+    /// What it reads.
+    pub inputs: Vec<Input>,
+    /// The networks of its steps.
+    pub networks: WantedNetworks,
+    /// Workers that could not do it before: others are preferred.
+    pub avoid: BTreeSet<WorkerId>,
 }
 
 /// What happened.
@@ -44,6 +88,15 @@ pub enum Event {
         worker: WorkerInfo,
         /// The jobs that it is still running: those that wait again go on there, others it must stop.
         running: Vec<JobId>,
+        /// All that lies on its disk.
+        holds: Vec<Mark>,
+    },
+    /// What lies on a worker's disk changed.
+    WorkerHolds {
+        /// The worker.
+        worker: WorkerId,
+        /// How.
+        change: HeldChange,
     },
     /// A connected worker changed what it offers. What it runs goes on.
     WorkerUpdated(WorkerInfo),
@@ -156,6 +209,13 @@ pub enum Refusal {
         native: Vec<Platform>,
         /// What they run only under QEMU.
         emulated: Vec<Platform>,
+    },
+    /// Steps want their machine's network, and nobody who runs their platform allows that.
+    NoHostNetwork {
+        /// Its platform.
+        platform: Option<Platform>,
+        /// Who runs the platform, and the networks that steps have there.
+        workers: Vec<(WorkerId, Networks)>,
     },
     /// Those who can run it stayed away.
     StayedAway {

@@ -8,11 +8,13 @@
 //! 1. A job runs on a worker that has its platform natively. Under emulation it runs only where the farm knows no native
 //!    worker for it; if it knows one that is away ([`Config::away_grace`]) or busy ([`Config::busy_grace`]), only after
 //!    waiting that long for it. A job without a platform runs anywhere, or on the coordinator when nobody is connected.
-//! 2. A worker's slots are never exceeded. A job heavier than any free place keeps one worker for itself until it
+//!    A job with steps on their machine's network runs only where that is allowed.
+//! 2. A worker never has more jobs than its slots times [`Config::jobs_per_slot`]. A job heavier than any free place keeps one worker for itself until it
 //!    fits, so lighter ones cannot push it aside for ever.
 //! 3. Builds take turns: the one that was served last comes last.
-//! 4. Among workers that would do: one that has not given the job back, then the one that holds most of its inputs
-//!    ([`Job::locality`]), then the one with most free slots.
+//! 4. Among workers that would do: one that has not given the job back, then one that has the networks its steps expect,
+//!    then one with a free slot, then the one that holds most of the bytes it reads ([`Job::inputs`]), then the one with
+//!    most free slots, then the one with fewest jobs per slot.
 //! 5. The jobs of a lost worker come first in the queue again; after [`Config::max_losses`] a job is refused.
 //! 6. A job that nobody can run is refused at once; where those who could are merely away, after
 //!    [`Config::away_grace`].
@@ -33,7 +35,9 @@ mod tests;
 mod worker;
 
 pub use config::Config;
-pub use event::{Decision, Event, Job, Refusal, Waiting, WorkerInfo};
+pub use event::{
+    Decision, Event, HeldChange, Input, Job, Networks, Refusal, Waiting, WantedNetworks, WorkerInfo,
+};
 pub use state::State;
 
 use std::time::Instant;

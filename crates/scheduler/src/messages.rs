@@ -4,7 +4,10 @@ use std::fmt;
 
 use buildyard_model::{Platform, WorkerId};
 
-use crate::{Refusal, Waiting};
+use crate::{Networks, Refusal, Waiting};
+
+/// So many workers are named.
+const SHOWN: usize = 5;
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,6 +45,21 @@ impl fmt::Display for Refusal {
                     "no worker can run {platform}; the farm runs {}; add a {platform} worker, or a worker with \
                      qemu-user-static",
                     Farm { native, emulated }
+                )
+            }
+            Self::NoHostNetwork { platform, workers } => {
+                let offered: Vec<String> = workers
+                    .iter()
+                    .take(SHOWN)
+                    .map(|(worker, networks)| format!("{worker} ({})", offered(*networks)))
+                    .collect();
+                write!(
+                    f,
+                    "no worker{} lets steps use its machine's network; networks are {}{}; start a worker with \
+                     --allow-host-network",
+                    of(platform.as_ref()),
+                    offered.join(", "),
+                    more(workers.len())
                 )
             }
             Self::StayedAway {
@@ -106,11 +124,26 @@ fn of(platform: Option<&Platform>) -> String {
         .unwrap_or_default()
 }
 
-/// At most five names.
+/// At most [`SHOWN`] names.
 fn names(workers: &[WorkerId]) -> String {
-    let shown: Vec<&str> = workers.iter().take(5).map(WorkerId::as_str).collect();
-    match workers.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+    let shown: Vec<&str> = workers.iter().take(SHOWN).map(WorkerId::as_str).collect();
+    format!("{}{}", shown.join(", "), more(workers.len()))
+}
+
+/// How many are not named.
+fn more(count: usize) -> String {
+    match count.saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    }
+}
+
+/// A worker's networks. `none` is always there.
+fn offered(networks: Networks) -> &'static str {
+    match (networks.private, networks.host) {
+        (true, true) => "private, none, host",
+        (true, false) => "private, none",
+        (false, true) => "none, host",
+        (false, false) => "none",
     }
 }

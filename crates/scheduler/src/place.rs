@@ -1,13 +1,12 @@
 //! Where one job can go, as the farm is now. Decides nothing about the order of jobs.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use buildyard_model::{Platform, WorkerId};
 
 use crate::state::Task;
-use crate::worker::{Presence, Worker};
+use crate::worker::{How, Presence, Worker};
 use crate::{Config, Refusal, Waiting};
 
 /// What can be done about a job.
@@ -38,35 +37,30 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     pub(crate) fn place(&self, task: &Task) -> Placement {
         match &task.job.platform {
-            Some(platform) => self.with_platform(task, platform),
+            Some(_) => self.with_platform(task),
             None => self.anywhere(task),
         }
     }
 
     fn anywhere(&self, task: &Task) -> Placement {
-        if let Some(worker) = self.best_free(&self.workers, task) {
+        let workers = self.who_runs(task, How::Native);
+        if let Some(worker) = self.best_free(&workers, task) {
             return Placement::On {
                 worker,
                 emulated: false,
             };
         }
-        match presence(&self.workers) {
-            Presence::Connected => self.busy(&self.workers, task),
+        match presence(&workers) {
+            Presence::Connected => self.busy(&workers, task),
             _ if self.config.coordinator_runs => Placement::Here,
-            Presence::Away => self.away(&self.workers, task),
+            Presence::Away => self.away(&workers, task),
             Presence::Unknown => self.nobody(task),
         }
     }
 
-    fn with_platform(&self, task: &Task, platform: &Platform) -> Placement {
-        let (natives, others): (Vec<&Worker>, Vec<&Worker>) = self
-            .workers
-            .iter()
-            .partition(|worker| worker.info.native.contains(platform));
-        let emulators: Vec<&Worker> = others
-            .into_iter()
-            .filter(|worker| worker.info.emulated.contains(platform))
-            .collect();
+    fn with_platform(&self, task: &Task) -> Placement {
+        let natives = self.who_runs(task, How::Native);
+        let emulators = self.who_runs(task, How::Emulated);
         if let Some(worker) = self.best_free(&natives, task) {
             return Placement::On {
                 worker,
@@ -94,6 +88,13 @@ impl Place<'_> {
         }
     }
 
+    fn who_runs(&self, task: &Task, how: How) -> Vec<&Worker> {
+        let workers = self.workers.iter().copied();
+        workers
+            .filter(|worker| worker.runs(&task.job) == Some(how))
+            .collect()
+    }
+
     fn waited(&self, task: &Task) -> std::time::Duration {
         self.now.saturating_duration_since(task.since)
     }
@@ -107,11 +108,8 @@ impl Place<'_> {
         });
         let best = free.min_by_key(|worker| {
             let id = &worker.info.id;
-            let local = task.job.locality.get(id).copied().unwrap_or(0);
             (
-                task.avoid.contains(id),
-                Reverse(local),
-                Reverse(worker.free()),
+                worker.fitness(&task.job, task.avoid.contains(id)),
                 id.clone(),
             )
         });
@@ -171,6 +169,20 @@ impl Place<'_> {
     }
 
     fn nobody(&self, task: &Task) -> Placement {
+        // Nobody can, for whatever reason. Where it is the network alone, that is what to say.
+        let able = self
+            .workers
+            .iter()
+            .filter(|worker| worker.platform_of(&task.job).is_some());
+        let workers: Vec<_> = able
+            .map(|worker| (worker.info.id.clone(), worker.info.networks))
+            .collect();
+        if task.job.networks.host && !workers.is_empty() {
+            return Placement::Never(Refusal::NoHostNetwork {
+                platform: task.job.platform.clone(),
+                workers,
+            });
+        }
         let (native, emulated) = self.offer();
         Placement::Never(Refusal::NobodyCan {
             platform: task.job.platform.clone(),

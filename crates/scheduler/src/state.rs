@@ -7,7 +7,7 @@ use buildyard_model::{JobId, WorkerId};
 
 use crate::place::{Place, Placement};
 use crate::queue::Queue;
-use crate::worker::Worker;
+use crate::worker::{How, Worker};
 use crate::{Config, Decision, Event, Job, Refusal, Waiting, WorkerInfo};
 
 /// The farm: known workers, and the jobs that are not done.
@@ -63,10 +63,7 @@ impl State {
     pub fn slots(&self) -> (u32, u32) {
         let connected = self.workers.values().filter(|worker| worker.connected);
         connected.fold((0, 0), |(taken, all), worker| {
-            (
-                taken + worker.running.values().sum::<u32>(),
-                all + worker.info.slots,
-            )
+            (taken + worker.taken(), all + worker.info.slots)
         })
     }
 
@@ -86,11 +83,27 @@ impl State {
     pub(crate) fn take_in(&mut self, event: Event, now: Instant, decisions: &mut Vec<Decision>) {
         match event {
             Event::WorkerKnown(info) => {
+                let jobs_per_slot = self.config.jobs_per_slot;
                 self.workers
                     .entry(info.id.clone())
-                    .or_insert_with(|| Worker::away(info));
+                    .or_insert_with(|| Worker::away(info, jobs_per_slot));
             }
-            Event::WorkerJoined { worker, running } => self.join(worker, &running, now, decisions),
+            Event::WorkerJoined {
+                worker,
+                running,
+                holds,
+            } => {
+                let id = worker.id.clone();
+                self.join(worker, &running, now, decisions);
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.holds(holds, self.config.max_held);
+                }
+            }
+            Event::WorkerHolds { worker, change } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.held_changed(change, self.config.max_held);
+                }
+            }
             Event::WorkerUpdated(info) => {
                 if let Some(worker) = self.workers.get_mut(&info.id) {
                     worker.info = info;
@@ -122,11 +135,11 @@ impl State {
         now: Instant,
         decisions: &mut Vec<Decision>,
     ) {
-        let id = info.id.clone();
+        let (id, jobs_per_slot) = (info.id.clone(), self.config.jobs_per_slot);
         let before = self
             .workers
             .entry(id.clone())
-            .or_insert_with(|| Worker::away(info.clone()));
+            .or_insert_with(|| Worker::away(info.clone(), jobs_per_slot));
         let gone: Vec<JobId> = before
             .running
             .keys()
@@ -162,13 +175,10 @@ impl State {
             return;
         };
         let weight = host.weight_of(&task.job).min(host.free());
-        let platform = task.job.platform.as_ref();
-        let native = platform.is_none_or(|platform| host.info.native.contains(platform));
-        let can = native || platform.is_some_and(|platform| host.info.emulated.contains(platform));
-        if weight == 0 || !can {
+        let Some(how) = host.runs(&task.job).filter(|_| weight > 0) else {
             decisions.push(Decision::Stop { job, worker });
             return;
-        }
+        };
         host.running.insert(job.clone(), weight);
         task.at = At::Running(worker.clone());
         // It was not lost after all.
@@ -178,7 +188,7 @@ impl State {
         decisions.push(Decision::Resume {
             job,
             worker,
-            emulated: !native,
+            emulated: how == How::Emulated,
         });
     }
 

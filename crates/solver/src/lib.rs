@@ -9,4 +9,4 @@ pub mod pull;
 mod trees;
 
 pub use keys::{KeyError, copy_source, key};
-pub use trees::{Tocs, TocsError, Trees};
+pub use trees::{LAYERS_AT_ONCE, Tocs, TocsError, Trees};

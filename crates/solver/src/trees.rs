@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use buildyard_layer::{Toc, Tree};
 use buildyard_model::{Chain, Digest, LayerId};
+use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
 
 use crate::pull::PullError;
@@ -13,6 +14,9 @@ use crate::pull::PullError;
 const TREE_ENTRIES: usize = 1_000_000;
 /// How many content ids are kept.
 const CONTENT_IDS: usize = 20_000;
+
+/// How many layers of one chain are read or fetched at once: as many requests as BuildKit sends to a registry at once.
+pub const LAYERS_AT_ONCE: usize = 4;
 
 /// Why a table of contents cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,15 @@ pub trait Tocs: Send + Sync {
     async fn toc(&self, layer: LayerId) -> Result<Option<Arc<Toc>>, TocsError>;
 }
 
+/// The tables of contents of all layers of a chain, in its order, some of them asked for side by side; `None` where one was
+/// never made.
+async fn all(chain: &Chain, tocs: &dyn Tocs) -> Result<Option<Vec<Arc<Toc>>>, TocsError> {
+    let asked: Vec<_> = chain.0.iter().map(|layer| tocs.toc(*layer)).collect();
+    let found = futures::stream::iter(asked).buffered(LAYERS_AT_ONCE);
+    let found: Vec<Option<Arc<Toc>>> = found.try_collect().await?;
+    Ok(found.into_iter().collect())
+}
+
 /// Trees and content ids in memory, bounded. One for a process.
 pub struct Trees(Mutex<Kept>);
 
@@ -92,13 +105,9 @@ impl Trees {
         if let Some(tree) = self.lock().trees.get(&id) {
             return Ok(Some(tree.clone()));
         }
-        let mut layers = Vec::with_capacity(chain.0.len());
-        for layer in &chain.0 {
-            match tocs.toc(*layer).await? {
-                Some(toc) => layers.push(toc),
-                None => return Ok(None),
-            }
-        }
+        let Some(layers) = all(chain, tocs).await? else {
+            return Ok(None);
+        };
         let tree = tokio::task::spawn_blocking(move || Arc::new(Tree::merge(&layers)))
             .await
             .expect("merging does not panic");
@@ -138,5 +147,39 @@ impl Trees {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().expect("nobody panics while holding it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    /// Answers nobody until four ask at once.
+    struct FourAtOnce(Barrier);
+
+    #[async_trait]
+    impl Tocs for FourAtOnce {
+        async fn toc(&self, layer: LayerId) -> Result<Option<Arc<Toc>>, TocsError> {
+            self.0.wait().await;
+            let flat = buildyard_model::FlatId::from(layer.0);
+            Ok(Some(Arc::new(Toc {
+                flats: vec![flat],
+                ..Toc::default()
+            })))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_layers_of_a_chain_are_asked_for_side_by_side_and_keep_their_order() {
+        let layers: Vec<LayerId> = (0..8).map(|number| LayerId(Digest::of([number]))).collect();
+        let tocs = FourAtOnce(Barrier::new(LAYERS_AT_ONCE));
+        let found = all(&Chain(layers.clone()), &tocs).await.unwrap().unwrap();
+        let flats: Vec<_> = found
+            .iter()
+            .map(|toc| LayerId(Digest::from_bytes(*toc.flats[0].as_bytes())))
+            .collect();
+        assert_eq!(flats, layers);
     }
 }

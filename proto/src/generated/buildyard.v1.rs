@@ -54,6 +54,18 @@ pub struct Register {
     /// This process has never been registered before: whatever else is known under its name was another process's.
     #[prost(bool, tag = "10")]
     pub fresh: bool,
+    /// All that lies on its disk: it is asked for jobs that read that. Nothing depends on its being complete.
+    #[prost(message, optional, tag = "11")]
+    pub holdings: ::core::option::Option<Holdings>,
+}
+/// Layers and flat files on a worker's disk, each by the first eight bytes of its id.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Holdings {
+    #[prost(fixed64, repeated, tag = "1")]
+    pub added: ::prost::alloc::vec::Vec<u64>,
+    #[prost(fixed64, repeated, tag = "2")]
+    pub removed: ::prost::alloc::vec::Vec<u64>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -85,6 +97,9 @@ pub struct HeldClaim {
 pub struct Heartbeat {
     #[prost(message, repeated, tag = "1")]
     pub claims: ::prost::alloc::vec::Vec<HeldClaim>,
+    /// What came to and went from its disk since the last report.
+    #[prost(message, optional, tag = "2")]
+    pub holdings: ::core::option::Option<Holdings>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
-use super::cache::Cache;
-use super::config::{Offered, WorkerConfig};
+use super::cache::{Cache, Stock};
+use super::config::WorkerConfig;
 use super::exec_step::{Executor, ExecutorConfig};
 use super::job::{self, Job};
 use super::layers::Layers;
 use super::link;
 use super::machine::Machine;
+use super::register::{heartbeat, register};
 use super::running::Running;
 use super::spec::JobSpec;
 use super::{step, upload};
@@ -42,10 +43,9 @@ pub async fn run(config: WorkerConfig, cancel: CancellationToken) -> anyhow::Res
     let (link, mut events) = link::open(config.channel.clone(), &session, stopped.clone());
     let machine = Arc::new(machine(&config, link).await?);
     let tasks = TaskTracker::new();
-    let own = (!machine.layers.are_shared()).then(|| machine.layers.flats().clone());
-    let snapshots = machine.executor.as_ref().map(Executor::snapshots);
-    let keeping = machine.cache.clone().run(snapshots, own, stopped.clone());
-    tasks.spawn(keeping);
+    // What lies here is known before it is reported.
+    machine.cache.look().await;
+    tasks.spawn(machine.cache.clone().run(stopped.clone()));
     let attachment = Attachment {
         machine: &machine,
         config: &config,
@@ -141,6 +141,10 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         executor = Some(started);
     }
     let slots = usize::try_from(config.slots.max(1)).unwrap_or(1);
+    let stock = Stock {
+        snapshots: executor.as_ref().map(Executor::snapshots),
+        flats: config.shared_flats.is_none().then(|| flats.clone()),
+    };
     Ok(Machine {
         layers: Layers::new(
             link.clone(),
@@ -148,7 +152,7 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
             config.shared_flats.is_some(),
             config.registry.clone(),
         ),
-        cache: Cache::new(config.data.clone(), config.cache_limit)
+        cache: Cache::new(config.data.clone(), config.cache_limit, stock)
             .with_context(|| format!("asking for the room in {}", config.data.display()))?,
         link,
         trees: Default::default(),
@@ -179,7 +183,7 @@ impl Attachment<'_> {
     /// One connection, from registering to its end. `Ok` when the worker should stop.
     async fn attached(&mut self) -> Result<(), tonic::Status> {
         let (sender, receiver) = mpsc::channel(256);
-        let register = register(self.machine, self.config, self.session, self.fresh);
+        let (mut told, register) = register(self.machine, self.config, self.session, self.fresh);
         send(&sender, from_worker::Event::Register(register)).await?;
         let mut client = self.machine.link.client();
         let orders = tokio::select! {
@@ -188,7 +192,7 @@ impl Attachment<'_> {
         };
         let mut orders = orders.into_inner();
         self.fresh = false;
-        let mut heartbeat = tokio::time::interval(Duration::from_secs(5));
+        let mut beats = tokio::time::interval(Duration::from_secs(5));
         let mut look = tokio::time::interval(Duration::from_millis(20));
         let mut drain: Option<Drain> = None;
         let mut is_stopping = false;
@@ -198,7 +202,7 @@ impl Attachment<'_> {
                     Some(proto::ToWorker { order: Some(order) }) => {
                         let is_shutdown = matches!(order, to_worker::Order::Shutdown(_));
                         if let to_worker::Order::Registered(registered) = &order {
-                            heartbeat = beat(registered);
+                            beats = interval(registered);
                         }
                         obey(self.machine, self.tasks, order);
                         if is_shutdown {
@@ -213,9 +217,9 @@ impl Attachment<'_> {
                 Some(event) = self.events.recv() => {
                     sender.send(event).await.map_err(closed)?;
                 }
-                _ = heartbeat.tick() => {
-                    let claims = self.machine.running.claims();
-                    send(&sender, from_worker::Event::Heartbeat(proto::Heartbeat { claims })).await?;
+                _ = beats.tick() => {
+                    let beat = from_worker::Event::Heartbeat(heartbeat(self.machine, &mut told));
+                    send(&sender, beat).await?;
                 }
                 () = self.cancel.cancelled(), if drain.is_none() => {
                     send(&sender, from_worker::Event::Draining(proto::Draining {})).await?;
@@ -261,7 +265,7 @@ async fn send(
     sender.send(message).await.map_err(closed)
 }
 
-fn beat(registered: &proto::Registered) -> tokio::time::Interval {
+fn interval(registered: &proto::Registered) -> tokio::time::Interval {
     let millis = u64::from(registered.heartbeat_millis.max(100));
     tokio::time::interval(Duration::from_millis(millis))
 }
@@ -298,42 +302,6 @@ fn cancel_jobs(machine: &Machine) {
     let jobs = machine.jobs.lock();
     for job in jobs.expect("nobody panics while holding it").values() {
         job.cancel.cancel();
-    }
-}
-
-fn register(
-    machine: &Machine,
-    config: &WorkerConfig,
-    session: &str,
-    fresh: bool,
-) -> proto::Register {
-    let offered = |offer: &Offered| proto::OfferedPlatform {
-        platform: offer.platform.to_string(),
-        emulated: !offer.emulator.is_empty(),
-        how: offer.emulator.clone(),
-    };
-    let networks = machine
-        .executor
-        .as_ref()
-        .map(|executor| executor.networks(machine.allow_host_network));
-    let networks = networks.unwrap_or_default();
-    proto::Register {
-        name: config.name.clone(),
-        session: session.to_owned(),
-        platforms: machine.offered.iter().map(offered).collect(),
-        slots: config.slots,
-        claims: machine.running.claims(),
-        jobs: machine
-            .jobs
-            .lock()
-            .expect("nobody panics while holding it")
-            .keys()
-            .cloned()
-            .collect(),
-        shares_flat_files: config.shared_flats.is_some(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        networks,
-        fresh,
     }
 }
 

@@ -3,14 +3,14 @@
 //! What is unused longest goes, never what a running step uses or an upload still reads ([`Using`]). One loop looks at the
 //! disk, woken by whoever adds something, and at every tick. Cache mounts are not counted: steps fill them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use buildyard_cas::{SizeLimit, disk_size, free_space};
 use buildyard_layer::FlatFiles;
-use buildyard_model::{FlatId, LayerId};
+use buildyard_model::{FlatId, LayerId, Mark};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,8 @@ use crate::snapshots::Snapshotter;
 
 /// How often the loop looks by itself.
 const TICK: Duration = Duration::from_secs(15);
+/// So much of what lies here is reported, what was used last.
+const REPORTED: usize = 1 << 14;
 /// Bytes that should stay free on the disk, where that is at most a twentieth of it.
 const SPARE: u64 = 2 << 30;
 
@@ -28,9 +30,28 @@ enum Kept {
     Flat(FlatId),
 }
 
+impl Kept {
+    fn mark(self) -> Mark {
+        match self {
+            Self::Snapshot(layer) => layer.into(),
+            Self::Flat(flat) => flat.into(),
+        }
+    }
+}
+
+/// Where the things lie that take room.
+#[derive(Clone)]
+pub(super) struct Stock {
+    /// Unpacked layers, on a machine that executes.
+    pub(super) snapshots: Option<Arc<dyn Snapshotter>>,
+    /// The flat files, where they are the machine's own.
+    pub(super) flats: Option<FlatFiles>,
+}
+
 /// The keeper of the machine's data directory.
 pub(super) struct Cache {
     dir: PathBuf,
+    stock: Stock,
     cap: u64,
     spare: u64,
     state: Mutex<State>,
@@ -42,6 +63,8 @@ pub(super) struct Cache {
 #[derive(Default)]
 struct State {
     clock: u64,
+    /// What was there when the disk was looked at last.
+    present: Vec<Kept>,
     used: HashMap<Kept, u64>,
     held: HashMap<Kept, usize>,
 }
@@ -54,11 +77,12 @@ pub(super) struct Using {
 
 impl Cache {
     /// A keeper of `dir`.
-    pub(super) fn new(dir: PathBuf, limit: SizeLimit) -> std::io::Result<Arc<Self>> {
+    pub(super) fn new(dir: PathBuf, limit: SizeLimit, stock: Stock) -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             cap: limit.of(&dir)?,
             spare: SPARE.min(disk_size(&dir)? / 20),
             dir,
+            stock,
             state: Mutex::default(),
             gate: tokio::sync::Mutex::default(),
             wake: Notify::new(),
@@ -100,37 +124,46 @@ impl Cache {
         self.wake.notify_one();
     }
 
-    /// Keeps the directory within its limit until `cancel`. `flats`: the machine's own, if it has any.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        snapshots: Option<Arc<dyn Snapshotter>>,
-        flats: Option<FlatFiles>,
-        cancel: CancellationToken,
-    ) {
+    /// What lies here, as it was looked at last, by marks; where that is very much, what was used last.
+    pub(super) fn present(&self) -> HashSet<Mark> {
+        let state = self.lock();
+        let mut present = state.present.clone();
+        if present.len() > REPORTED {
+            let used = |item: &Kept| state.used.get(item).copied().unwrap_or(0);
+            present.sort_unstable_by_key(|item| std::cmp::Reverse(used(item)));
+            present.truncate(REPORTED);
+        }
+        present.into_iter().map(Kept::mark).collect()
+    }
+
+    /// Keeps the directory within its limit until `cancel`.
+    pub(super) async fn run(self: Arc<Self>, cancel: CancellationToken) {
         loop {
-            if let Err(error) = self.look(&snapshots, &flats).await {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "the data directory could not be looked after"
-                );
-            }
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
                 () = cancel.cancelled() => return,
             }
+            self.look().await;
         }
     }
 
-    async fn look(
-        &self,
-        snapshots: &Option<Arc<dyn Snapshotter>>,
-        flats: &Option<FlatFiles>,
-    ) -> anyhow::Result<()> {
-        let (of_snapshots, of_flats) = (snapshots.clone(), flats.clone());
-        let items = tokio::task::spawn_blocking(move || list(of_snapshots, of_flats))
+    /// Looks what is there, and makes room where that is too much.
+    pub(super) async fn look(&self) {
+        if let Err(error) = self.make_room().await {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the data directory could not be looked after"
+            );
+        }
+    }
+
+    async fn make_room(&self) -> anyhow::Result<()> {
+        let stock = self.stock.clone();
+        let items = tokio::task::spawn_blocking(move || stock.list())
             .await
             .expect("listing does not panic")?;
+        self.lock().present = items.iter().map(|(item, _)| *item).collect();
         let taken: u64 = items.iter().map(|(_, bytes)| bytes).sum();
         let short = self.spare.saturating_sub(free_space(&self.dir)?);
         let excess = taken.saturating_sub(self.cap).max(short);
@@ -149,11 +182,13 @@ impl Cache {
             if self.lock().held.contains_key(&victim) {
                 continue;
             }
-            let (snapshots, flats) = (snapshots.clone(), flats.clone());
-            tokio::task::spawn_blocking(move || remove(victim, snapshots, flats))
+            let stock = self.stock.clone();
+            tokio::task::spawn_blocking(move || stock.remove(victim))
                 .await
                 .expect("removing does not panic")?;
-            self.lock().used.remove(&victim);
+            let mut state = self.lock();
+            state.used.remove(&victim);
+            state.present.retain(|item| *item != victim);
         }
         Ok(())
     }
@@ -207,41 +242,30 @@ impl Drop for Using {
     }
 }
 
-fn list(
-    snapshots: Option<Arc<dyn Snapshotter>>,
-    flats: Option<FlatFiles>,
-) -> std::io::Result<Vec<(Kept, u64)>> {
-    let holds = snapshots.map(|snapshots| snapshots.holds());
-    let mut items: Vec<(Kept, u64)> = holds
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(layer, bytes)| (Kept::Snapshot(layer), bytes))
-        .collect();
-    if let Some(flats) = flats {
-        let flats = flats.list()?.into_iter();
-        items.extend(flats.map(|flat| (Kept::Flat(flat.id), flat.on_disk)));
+impl Stock {
+    fn list(&self) -> std::io::Result<Vec<(Kept, u64)>> {
+        let mut items: Vec<(Kept, u64)> = Vec::new();
+        if let Some(snapshots) = &self.snapshots {
+            let layers = snapshots.holds().into_iter();
+            items.extend(layers.map(|(layer, bytes)| (Kept::Snapshot(layer), bytes)));
+        }
+        if let Some(flats) = &self.flats {
+            let flats = flats.list()?.into_iter();
+            items.extend(flats.map(|flat| (Kept::Flat(flat.id), flat.on_disk)));
+        }
+        Ok(items)
     }
-    Ok(items)
-}
 
-fn remove(
-    item: Kept,
-    snapshots: Option<Arc<dyn Snapshotter>>,
-    flats: Option<FlatFiles>,
-) -> anyhow::Result<()> {
-    match item {
-        Kept::Snapshot(layer) => {
-            if let Some(snapshots) = snapshots {
+    fn remove(&self, item: Kept) -> anyhow::Result<()> {
+        match (item, &self.snapshots, &self.flats) {
+            (Kept::Snapshot(layer), Some(snapshots), _) => {
                 snapshots.remove(layer)?;
             }
+            (Kept::Flat(flat), _, Some(flats)) => flats.remove(flat)?,
+            _ => {}
         }
-        Kept::Flat(flat) => {
-            if let Some(flats) = flats {
-                flats.remove(flat)?;
-            }
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -257,7 +281,11 @@ mod tests {
     #[tokio::test]
     async fn the_least_recently_used_goes_and_nothing_that_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path().to_owned(), SizeLimit::Bytes(1)).unwrap();
+        let stock = Stock {
+            snapshots: None,
+            flats: None,
+        };
+        let cache = Cache::new(dir.path().to_owned(), SizeLimit::Bytes(1), stock).unwrap();
         let items: Vec<(Kept, u64)> = ["a", "b", "c"]
             .map(|name| (Kept::Snapshot(layer(name)), 10))
             .to_vec();
@@ -272,5 +300,26 @@ mod tests {
         drop(held);
         assert_eq!(choose(99), [c, b, a]);
         assert!(choose(0).is_empty());
+    }
+    #[tokio::test]
+    async fn what_lies_here_is_reported_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let flats = FlatFiles::new(dir.path().join("flats")).unwrap();
+        let flat = FlatId::from_bytes([7; 32]);
+        flats.write_ranges(flat, &[(0, &[1; 512])]).unwrap();
+        let stock = Stock {
+            snapshots: None,
+            flats: Some(flats),
+        };
+        let cache = Cache::new(dir.path().to_owned(), SizeLimit::Bytes(1), stock).unwrap();
+        assert!(cache.present().is_empty(), "nobody has looked yet");
+        cache.look().await;
+        assert_eq!(cache.present(), HashSet::from([flat.into()]));
+        let used = cache.using_flats([flat]).await;
+        cache.look().await;
+        assert_eq!(cache.present().len(), 1, "it is in use");
+        drop(used);
+        cache.look().await;
+        assert!(cache.present().is_empty());
     }
 }

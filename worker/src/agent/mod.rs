@@ -20,6 +20,7 @@ mod job;
 mod layers;
 mod link;
 mod machine;
+mod register;
 mod registry_auth;
 mod running;
 mod spec;

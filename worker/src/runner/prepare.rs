@@ -77,6 +77,7 @@ fn source(mount: &ContainerMount, place: &Path) -> io::Result<PathBuf> {
             gid,
         } => {
             write_file(place, contents, *mode, *uid, *gid)?;
+            private::seal(place)?;
             Ok(place.to_owned())
         }
         ContainerSource::Directory(path) => Ok(path.clone()),

@@ -68,6 +68,14 @@ pub(crate) fn bind(path: &Path, target: &Path, read_only: bool) -> io::Result<()
     Ok(())
 }
 
+/// Makes a file a mount of its own that can only be read: not written, not executed, no device.
+pub(crate) fn seal(file: &Path) -> io::Result<()> {
+    rustix::mount::mount_bind(file, file)?;
+    let no = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount_remount(file, MountFlags::BIND | no, c"")?;
+    Ok(())
+}
+
 fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
     let size = size
         .map(|bytes| format!(",size={bytes}"))
@@ -77,7 +85,7 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
         "tmpfs",
         target,
         "tmpfs",
-        MountFlags::empty(),
+        MountFlags::NOSUID,
         options.as_c_str(),
     )?;
     Ok(())

@@ -12,6 +12,7 @@ use buildyard_proto::v1::farm_server::FarmServer;
 use buildyard_proto::v1::{
     self as proto, claim_reply, complete_request, failure, from_worker, to_worker,
 };
+use buildyard_scheduler::WantedNetworks;
 use buildyard_store::SqliteStore;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -140,40 +141,22 @@ impl Setup {
         name: &str,
         platforms: &[&str],
     ) -> JoinHandle<Result<Fake, Status>> {
-        let offered = |platform: &&str| proto::OfferedPlatform {
-            platform: (*platform).to_owned(),
-            ..proto::OfferedPlatform::default()
-        };
-        let register = proto::Register {
-            name: name.to_owned(),
-            session: hex::encode(rand::random::<[u8; 16]>()),
-            platforms: platforms.iter().map(offered).collect(),
-            slots: 1,
-            fresh: true,
-            ..proto::Register::default()
-        };
-        tokio::spawn(Fake::attach(self.farm.clone(), register))
+        tokio::spawn(Fake::attach(self.farm.clone(), register(name, platforms)))
+    }
+
+    /// A new process that says this of itself.
+    pub(super) async fn join(&self, register: proto::Register) -> Fake {
+        let mut worker = Fake::attach(self.farm.clone(), register).await.unwrap();
+        worker.registered().await;
+        worker
     }
 
     pub(super) fn submit(&self, id: &str, platform: &str) -> Submitted {
-        let steps = vec![proto::JobStep {
-            digest: step().to_string(),
-            ..proto::JobStep::default()
-        }];
-        let order = proto::StartJob {
-            job: id.to_owned(),
-            steps,
-            ..proto::StartJob::default()
-        };
-        Submitted(self.farm.submit(JobRequest {
-            id: JobId::new(id),
-            build: BuildId::new(format!("build of {id}")),
-            scope: Scope::new("default"),
-            platform: Some(platform.parse().unwrap()),
-            order,
-            avoid: Vec::new(),
-            host: Arc::new(Deaf),
-        }))
+        self.submit_request(request(id, platform))
+    }
+
+    pub(super) fn submit_request(&self, request: JobRequest) -> Submitted {
+        Submitted(self.farm.submit(request))
     }
 
     /// Waits until a job waits for another's run.
@@ -192,6 +175,46 @@ impl Setup {
             }
         };
         tokio::time::timeout(SOON, reached).await.unwrap();
+    }
+}
+
+/// What a new process of this name, with one slot, says of itself.
+pub(super) fn register(name: &str, platforms: &[&str]) -> proto::Register {
+    let offered = |platform: &&str| proto::OfferedPlatform {
+        platform: (*platform).to_owned(),
+        ..proto::OfferedPlatform::default()
+    };
+    proto::Register {
+        name: name.to_owned(),
+        session: hex::encode(rand::random::<[u8; 16]>()),
+        platforms: platforms.iter().map(offered).collect(),
+        slots: 1,
+        fresh: true,
+        ..proto::Register::default()
+    }
+}
+
+/// A job of one step.
+pub(super) fn request(id: &str, platform: &str) -> JobRequest {
+    let steps = vec![proto::JobStep {
+        digest: step().to_string(),
+        ..proto::JobStep::default()
+    }];
+    let order = proto::StartJob {
+        job: id.to_owned(),
+        steps,
+        ..proto::StartJob::default()
+    };
+    JobRequest {
+        id: JobId::new(id),
+        build: BuildId::new(format!("build of {id}")),
+        scope: Scope::new("default"),
+        platform: Some(platform.parse().unwrap()),
+        order,
+        inputs: Vec::new(),
+        networks: WantedNetworks::default(),
+        avoid: Vec::new(),
+        host: Arc::new(Deaf),
     }
 }
 
@@ -421,8 +444,12 @@ impl Fake {
     }
 
     pub(super) async fn heartbeat(&self, claims: Vec<proto::HeldClaim>) {
-        self.send(from_worker::Event::Heartbeat(proto::Heartbeat { claims }))
-            .await;
+        let holdings = None;
+        self.send(from_worker::Event::Heartbeat(proto::Heartbeat {
+            claims,
+            holdings,
+        }))
+        .await;
     }
 
     pub(super) async fn job_ended(&self, job: &str) {

@@ -1,12 +1,12 @@
 //! A farm at random: workers come, go and forget, jobs are cancelled, messages are late or doubled.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use buildyard_model::{BuildId, JobId, Platform, WorkerId};
 use proptest::prelude::*;
 
-use crate::{Config, Decision, Event, Job, State, WorkerInfo, decide};
+use crate::{Config, Decision, Event, Job, Networks, State, WantedNetworks, WorkerInfo, decide};
 
 const PLATFORMS: [&str; 3] = ["linux/amd64", "linux/arm64", "linux/s390x"];
 
@@ -19,6 +19,7 @@ enum Happening {
         emulated: u8,
         slots: u32,
         shows: bool,
+        host: bool,
     },
     Lose {
         worker: u8,
@@ -51,8 +52,8 @@ enum Happening {
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
-        4 => (0u8..4, 1u8..8, 0u8..8, 1u32..4, any::<bool>()).prop_map(|(worker, native, emulated, slots, shows)| {
-            Happening::Join { worker, native, emulated, slots, shows }
+        4 => (0u8..4, 1u8..8, 0u8..8, 1u32..4, any::<bool>(), any::<bool>()).prop_map(|(worker, native, emulated, slots, shows, host)| {
+            Happening::Join { worker, native, emulated, slots, shows, host }
         }),
         2 => (0u8..4).prop_map(|worker| Happening::Lose { worker }),
         1 => (0u8..4).prop_map(|worker| Happening::Drain { worker }),
@@ -118,12 +119,17 @@ impl World {
                 emulated,
                 slots,
                 shows,
+                host,
             } => {
                 let info = WorkerInfo {
                     id: name(worker),
                     native: some(*native),
                     emulated: some(*emulated),
                     slots: *slots,
+                    networks: Networks {
+                        private: true,
+                        host: *host,
+                    },
                 };
                 self.join(info, *shows);
             }
@@ -167,7 +173,11 @@ impl World {
         self.drop_cancelled();
         self.workers
             .insert(worker.id.clone(), (worker.clone(), true));
-        self.decide(Event::WorkerJoined { worker, running });
+        self.decide(Event::WorkerJoined {
+            worker,
+            running,
+            holds: Vec::new(),
+        });
     }
 
     fn lose(&mut self, id: &WorkerId, event: Event) {
@@ -194,7 +204,12 @@ impl World {
             build,
             platform,
             weight,
-            locality: BTreeMap::new(),
+            inputs: Vec::new(),
+            networks: WantedNetworks {
+                default: false,
+                host: weight == 5,
+            },
+            avoid: BTreeSet::new(),
         };
         self.jobs.insert(id.clone(), job.clone());
         self.open.insert(id, None);
@@ -308,6 +323,7 @@ impl World {
             assert_eq!(!emulated, info.native.contains(platform));
             assert!(!emulated || info.emulated.contains(platform));
         }
+        assert!(info.networks.host || !self.jobs[id].networks.host);
         // How much each takes there is the scheduler's own business; one slot each is the least.
         let running = self
             .open
@@ -325,6 +341,10 @@ impl World {
                 native: some(7),
                 emulated: vec![],
                 slots: 2,
+                networks: Networks {
+                    private: true,
+                    host: true,
+                },
             };
             self.join(info, true);
         }

@@ -1,15 +1,20 @@
 //! Cache mounts (`RUN --mount=type=cache`): directories that outlive steps, by id.
 //!
-//! A cache mount with initial contents (`from=`) gets a copy of them when its directory is made; from then on it is a plain
-//! directory, so steps may share it.
+//! A step takes all of its cache mounts at once, in one order for all steps, *before* it takes a slot: so steps never wait for
+//! one another in a circle, and one that waits keeps nobody from running.
+//!
+//! A cache mount with initial contents (`from=`, or an owner or mode) gets a copy of them when its directory is made; from
+//! then on it is a plain directory, so steps may share it. Other initial contents are another cache mount, as in BuildKit. Other than
+//! there, each platform has its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use buildyard_llb::pb;
 use buildyard_llb::pb::CacheSharingOpt;
-use buildyard_model::DigestHasher;
+use buildyard_model::{Chain, DigestHasher, Platform};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::snapshots::{MountSource, MountSpec, Mounts};
@@ -20,12 +25,29 @@ pub(super) type Fill = Arc<dyn Fn(&Path) -> anyhow::Result<()> + Send + Sync>;
 /// The cache mounts of this machine.
 pub(in crate::agent) struct Caches {
     dir: PathBuf,
-    locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    locks: Mutex<HashMap<String, Arc<Lock>>>,
 }
 
-/// A cache mount that a step uses; it is given back when this is dropped.
-pub(in crate::agent) struct CacheUse {
+#[derive(Default)]
+struct Lock {
+    /// Held by the steps that use it.
+    used: Arc<RwLock<()>>,
+    /// Held while the directory is made.
+    made: tokio::sync::Mutex<()>,
+}
+
+/// Cache mounts by name, and how they are to be shared.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted(BTreeMap<String, CacheSharingOpt>);
+
+/// The cache mounts that a step uses, by name; they are given back when this is dropped.
+#[derive(Default)]
+pub(super) struct Taken(BTreeMap<String, CacheUse>);
+
+/// A cache mount that a step uses.
+pub(super) struct CacheUse {
     dir: PathBuf,
+    lock: Arc<Lock>,
     _held: Held,
 }
 
@@ -33,6 +55,43 @@ pub(in crate::agent) struct CacheUse {
 enum Held {
     Shared(OwnedRwLockReadGuard<()>),
     Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// The name of a cache mount on this machine.
+pub(super) fn name(mount: &pb::Mount, inputs: &[Chain], platform: &Platform) -> String {
+    let given = mount.cache_opt.as_ref().map_or("", |options| &options.id);
+    let id = if given.is_empty() { &mount.dest } else { given };
+    let mut hasher = DigestHasher::new("cache mount");
+    hasher.field(id).field(platform.to_string());
+    let contents = usize::try_from(mount.input).ok();
+    if let Some(chain) = contents.and_then(|index| inputs.get(index)) {
+        hasher.field(chain.id().hex());
+    }
+    hasher.finish().hex()[..32].to_owned()
+}
+
+impl Wanted {
+    /// The cache mounts of an operation. One that it mounts twice is shared with nobody if either of the two says so.
+    pub(super) fn of(exec: &pb::ExecOp, inputs: &[Chain], platform: &Platform) -> Self {
+        let caches = exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.mount_type() == pb::MountType::Cache);
+        let mut wanted = BTreeMap::new();
+        for mount in caches {
+            let sharing = mount
+                .cache_opt
+                .as_ref()
+                .map_or(CacheSharingOpt::Shared, pb::CacheOpt::sharing);
+            let kept = wanted
+                .entry(name(mount, inputs, platform))
+                .or_insert(sharing);
+            if *kept == CacheSharingOpt::Shared {
+                *kept = sharing;
+            }
+        }
+        Self(wanted)
+    }
 }
 
 impl Caches {
@@ -45,70 +104,75 @@ impl Caches {
         })
     }
 
-    /// Takes a cache mount. `locked` waits until nobody else has it; `private` gives one that nobody else has. A new one is
-    /// filled first.
-    pub(super) async fn take(
-        &self,
-        id: &str,
-        platform: &str,
-        sharing: CacheSharingOpt,
-        fill: Option<Fill>,
-    ) -> anyhow::Result<CacheUse> {
-        let mut hasher = DigestHasher::new("cache mount");
-        let name = hasher.field(id).field(platform).finish().hex()[..32].to_owned();
-        match sharing {
-            CacheSharingOpt::Private => self.take_private(&name, fill).await,
-            CacheSharingOpt::Locked => {
-                let alone = self.lock(&name).write_owned().await;
-                self.hold(&name, Held::Alone(alone), fill).await
-            }
-            CacheSharingOpt::Shared => {
-                let lock = self.lock(&name);
-                // Only the first one needs it alone, to make it.
-                let shared = if self.dir.join(&name).try_exists()? {
-                    lock.read_owned().await
-                } else {
-                    let alone = lock.write_owned().await;
-                    self.make(&name, fill).await?;
-                    alone.downgrade()
-                };
-                self.hold(&name, Held::Shared(shared), None).await
-            }
+    /// Takes cache mounts. `locked` waits until nobody else has it; `private` gives one that nobody else has.
+    pub(super) async fn take(&self, wanted: Wanted) -> anyhow::Result<Taken> {
+        let mut taken = BTreeMap::new();
+        // In the order of their names, as everybody does.
+        for (name, sharing) in wanted.0 {
+            let cache = match sharing {
+                CacheSharingOpt::Private => self.take_private(&name)?,
+                CacheSharingOpt::Locked => {
+                    let lock = self.lock(&name);
+                    let held = Held::Alone(lock.used.clone().write_owned().await);
+                    self.cache(&name, lock, held)
+                }
+                CacheSharingOpt::Shared => {
+                    let lock = self.lock(&name);
+                    let held = Held::Shared(lock.used.clone().read_owned().await);
+                    self.cache(&name, lock, held)
+                }
+            };
+            taken.insert(name, cache);
         }
+        Ok(Taken(taken))
     }
 
     /// The first of the directories `NAME`, `NAME-1`, … that nobody uses.
-    async fn take_private(&self, name: &str, fill: Option<Fill>) -> anyhow::Result<CacheUse> {
+    fn take_private(&self, name: &str) -> anyhow::Result<CacheUse> {
         for number in 0..1000 {
             let name = match number {
                 0 => name.to_owned(),
                 number => format!("{name}-{number}"),
             };
-            if let Ok(alone) = self.lock(&name).try_write_owned() {
-                return self.hold(&name, Held::Alone(alone), fill).await;
+            let lock = self.lock(&name);
+            if let Ok(alone) = lock.used.clone().try_write_owned() {
+                return Ok(self.cache(&name, lock, Held::Alone(alone)));
             }
         }
         anyhow::bail!("a thousand steps use private copies of this cache mount already")
     }
 
-    async fn hold(&self, name: &str, held: Held, fill: Option<Fill>) -> anyhow::Result<CacheUse> {
-        if matches!(held, Held::Alone(_)) {
-            self.make(name, fill).await?;
-        }
-        Ok(CacheUse {
+    fn cache(&self, name: &str, lock: Arc<Lock>, held: Held) -> CacheUse {
+        CacheUse {
             dir: self.dir.join(name),
+            lock,
             _held: held,
-        })
+        }
     }
 
-    /// Makes the directory where it is not there yet. It appears whole: filled under another name, then renamed. The caller
-    /// has it alone.
-    async fn make(&self, name: &str, fill: Option<Fill>) -> anyhow::Result<()> {
-        let dir = self.dir.join(name);
-        if dir.try_exists()? {
+    fn lock(&self, name: &str) -> Arc<Lock> {
+        let mut locks = self.locks.lock().expect("nobody panics while holding it");
+        // A guard outlives no use, so what only the table knows is free.
+        locks.retain(|known, lock| known == name || Arc::strong_count(lock) > 1);
+        locks.entry(name.to_owned()).or_default().clone()
+    }
+}
+
+impl Taken {
+    /// The cache mount of this name.
+    pub(super) fn get(&self, name: &str) -> Option<&CacheUse> {
+        self.0.get(name)
+    }
+}
+
+impl CacheUse {
+    /// Makes the directory where it is not there yet. It appears whole: filled under another name, then renamed.
+    pub(super) async fn make(&self, fill: Option<Fill>) -> anyhow::Result<()> {
+        let _alone = self.lock.made.lock().await;
+        if self.dir.try_exists()? {
             return Ok(());
         }
-        let making = self.dir.join(format!("{name}.new"));
+        let (dir, making) = (self.dir.clone(), self.dir.with_extension("new"));
         let made = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
             if making.try_exists()? {
                 std::fs::remove_dir_all(&making)?;
@@ -122,14 +186,6 @@ impl Caches {
         made.await.expect("filling does not panic")
     }
 
-    fn lock(&self, name: &str) -> Arc<RwLock<()>> {
-        let mut locks = self.locks.lock().expect("nobody panics while holding it");
-        locks.retain(|known, lock| known == name || Arc::strong_count(lock) > 1);
-        locks.entry(name.to_owned()).or_default().clone()
-    }
-}
-
-impl CacheUse {
     /// How to mount it.
     pub(super) fn mounts(&self) -> Mounts {
         let source = MountSource::Bind {
@@ -141,73 +197,4 @@ impl CacheUse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caches() -> (tempfile::TempDir, Caches) {
-        let dir = tempfile::tempdir().unwrap();
-        let caches = Caches::open(dir.path().join("caches")).unwrap();
-        (dir, caches)
-    }
-
-    #[tokio::test]
-    async fn a_cache_is_filled_once_and_kept() {
-        let (_dir, caches) = caches();
-        let fill: Fill = Arc::new(|dir| Ok(std::fs::write(dir.join("a"), "first")?));
-        let first = caches
-            .take(
-                "id",
-                "linux/amd64",
-                CacheSharingOpt::Shared,
-                Some(fill.clone()),
-            )
-            .await
-            .unwrap();
-        std::fs::write(first.dir.join("a"), "changed").unwrap();
-        let second = caches
-            .take("id", "linux/amd64", CacheSharingOpt::Shared, Some(fill))
-            .await
-            .unwrap();
-        assert_eq!(
-            std::fs::read_to_string(second.dir.join("a")).unwrap(),
-            "changed"
-        );
-        let other = caches
-            .take("id", "linux/arm64", CacheSharingOpt::Shared, None)
-            .await
-            .unwrap();
-        assert_ne!(other.dir, first.dir);
-    }
-
-    #[tokio::test]
-    async fn private_ones_are_apart_and_locked_ones_wait() {
-        let (_dir, caches) = caches();
-        let take = |sharing| caches.take("id", "p", sharing, None);
-        let first = take(CacheSharingOpt::Private).await.unwrap();
-        let second = take(CacheSharingOpt::Private).await.unwrap();
-        assert_ne!(first.dir, second.dir);
-        let waiting = take(CacheSharingOpt::Locked);
-        tokio::pin!(waiting);
-        assert!(futures::poll!(waiting.as_mut()).is_pending());
-        drop(first);
-        waiting.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_failed_filling_leaves_nothing() {
-        let (_dir, caches) = caches();
-        let fails: Fill = Arc::new(|_| anyhow::bail!("no"));
-        assert!(
-            caches
-                .take("id", "p", CacheSharingOpt::Locked, Some(fails))
-                .await
-                .is_err()
-        );
-        let fill: Fill = Arc::new(|dir| Ok(std::fs::write(dir.join("a"), "x")?));
-        let cache = caches
-            .take("id", "p", CacheSharingOpt::Locked, Some(fill))
-            .await
-            .unwrap();
-        assert!(cache.dir.join("a").exists());
-    }
-}
+mod tests;

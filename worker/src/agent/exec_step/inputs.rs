@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use buildyard_layer::{Toc, Tree, UnpackError, unpack};
 use buildyard_model::{Chain, LayerId};
+use buildyard_solver::{LAYERS_AT_ONCE, TocsError};
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::StepError;
 use crate::agent::cache::Using;
@@ -37,6 +39,7 @@ pub(super) async fn ready(
         job: &job.spec.id,
     };
     let using = machine.cache.using_layers(&chain.0).await;
+    let _held = fetch(machine, job, step, chain, snapshots).await?;
     for end in 1..=chain.0.len() {
         if snapshots.has(&chain.0[..end]) {
             continue;
@@ -52,6 +55,31 @@ pub(super) async fn ready(
     })
 }
 
+/// Brings the bytes of the layers here that are not unpacked, some side by side. They stay as long as the answer lives.
+async fn fetch(
+    machine: &Machine,
+    job: &Job,
+    step: &JobStep,
+    chain: &Chain,
+    snapshots: &Arc<dyn Snapshotter>,
+) -> Result<Vec<(Arc<Toc>, Using)>, StepError> {
+    let missing = (1..=chain.0.len()).filter(|end| !snapshots.has(&chain.0[..*end]));
+    let fetched: Vec<_> = missing
+        .map(|end| here(machine, job, chain.0[end - 1]))
+        .collect();
+    let fetched = stream::iter(fetched).buffer_unordered(LAYERS_AT_ONCE);
+    let held = fetched.try_collect().await;
+    held.map_err(|error| tocs_failure(step, error).into())
+}
+
+/// A layer with all its bytes on this machine, as long as the second value lives.
+async fn here(machine: &Machine, job: &Job, id: LayerId) -> Result<(Arc<Toc>, Using), TocsError> {
+    let toc = machine.layers.toc(&job.spec.id, id).await?;
+    let using = machine.cache.using_flats(toc.flats.iter().copied()).await;
+    let toc = machine.layers.present(&job.spec.id, id).await?;
+    Ok((toc, using))
+}
+
 /// Unpacks the last layer of `chain`. Bytes that are damaged are thrown away and had again; where that cannot be, the layer
 /// is lost and the farm makes it anew.
 async fn unpacked(
@@ -63,11 +91,8 @@ async fn unpacked(
 ) -> Result<(), StepError> {
     let id = *chain.last().expect("the caller has a layer");
     for again in [true, false] {
-        let toc = machine.layers.toc(&job.spec.id, id).await;
-        let toc = toc.map_err(|error| tocs_failure(step, error))?;
-        let _using = machine.cache.using_flats(toc.flats.iter().copied()).await;
-        let toc = machine.layers.present(&job.spec.id, id).await;
-        let toc = toc.map_err(|error| tocs_failure(step, error))?;
+        let here = here(machine, job, id).await;
+        let (toc, _using) = here.map_err(|error| tocs_failure(step, error))?;
         let Err(error) = fill(machine, chain, &toc, snapshots).await else {
             return Ok(());
         };

@@ -9,6 +9,7 @@ mod process;
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use buildyard_layer::FlatFiles;
 use buildyard_llb::pb;
 use buildyard_model::{Chain, Platform};
@@ -21,6 +22,10 @@ use super::job::Job;
 use super::machine::Machine;
 use super::spec::JobStep;
 use super::step::{Made, started};
+use caches::{Taken, Wanted};
+use mounts::Prepared;
+use outcome::Succeeded;
+
 use crate::network::StepNetwork;
 use crate::runner::Runner;
 use crate::runner::{Chunk, ContainerSpec, Limits, OutputLimits, Security, StepIo, Stream};
@@ -60,33 +65,65 @@ pub(super) async fn run(
     stop: &CancellationToken,
     flats: &FlatFiles,
 ) -> Result<Made, Failure> {
-    let permit = tokio::select! {
-        permit = machine.slots.acquire() => permit.expect("the slots are never closed"),
+    // What it waits for is all waited for before it runs: its cache mounts, then a slot.
+    let wait = async {
+        let caches = take_caches(machine, step, exec, inputs).await?;
+        let permit = machine.slots.acquire().await;
+        Ok::<_, StepError>((caches, permit.expect("the slots are never closed")))
+    };
+    let waited = tokio::select! {
+        waited = wait => waited,
         () = stop.cancelled() => return Err(failure::cancelled(step.step.digest)),
     };
-    let outcome = execute(machine, job, step, exec, inputs, stop, flats).await;
-    drop(permit);
+    let outcome = async {
+        let (caches, _permit) = waited?;
+        let (succeeded, prepared, emulated_by) =
+            execute(machine, job, step, exec, inputs, caches, stop).await?;
+        succeeded
+            .finish(machine, flats, prepared, emulated_by)
+            .await
+    };
+    let outcome = outcome.await;
     outcome.map_err(|error| match error {
         StepError::Failure(failure) => failure,
         StepError::Machine(error) => failure::of_worker(step.step.digest, &error),
     })
 }
 
+async fn take_caches(
+    machine: &Machine,
+    step: &JobStep,
+    exec: &pb::ExecOp,
+    inputs: &[Chain],
+) -> Result<Taken, StepError> {
+    let Some(executor) = &machine.executor else {
+        return Ok(Taken::default());
+    };
+    let wanted = Wanted::of(exec, inputs, &platform(step));
+    let taken = executor.caches.take(wanted).await;
+    Ok(taken.context("taking the step's cache mounts")?)
+}
+
+fn platform(step: &JobStep) -> Platform {
+    step.step.platform.clone().unwrap_or_else(Platform::native)
+}
+
+/// Runs the command. Returns what it left, if it succeeded, and what emulated it.
 async fn execute(
     machine: &Arc<Machine>,
     job: &Arc<Job>,
     step: &JobStep,
     exec: &pb::ExecOp,
     inputs: &[Chain],
+    caches: Taken,
     stop: &CancellationToken,
-    flats: &FlatFiles,
-) -> Result<Made, StepError> {
+) -> Result<(Succeeded, Prepared, String), StepError> {
     let refuse = |text: String| StepError::Failure(failure::of_step(step.step.digest, text, 0));
     let executor = machine
         .executor
         .as_ref()
         .ok_or_else(|| anyhow::anyhow!("this worker executes nothing"))?;
-    let platform = step.step.platform.clone().unwrap_or_else(Platform::native);
+    let platform = platform(step);
     let emulator = executor
         .emulator(&platform)
         .ok_or_else(|| anyhow::anyhow!("this worker cannot run {platform}"))?;
@@ -96,23 +133,13 @@ async fn execute(
             "security.insecure is not allowed on this farm".to_owned(),
         ));
     }
-    let network = match exec.network() {
-        pb::NetMode::None => StepNetwork::None,
-        pb::NetMode::Host if job.spec.allow_host_network && machine.allow_host_network => {
-            StepNetwork::Host
-        }
-        pb::NetMode::Host => {
-            return Err(refuse(
-                "network.host is not allowed: it needs --allow network.host of the client and --allow-host-network of the worker"
-                    .to_owned(),
-            ));
-        }
-        pb::NetMode::Unset => executor.network(),
-    };
+    let network = network(machine, job, executor, exec).map_err(&refuse)?;
     started(machine, job, step, &emulated_by).await;
     let meta = exec.meta.clone().unwrap_or_default();
-    let mut prepared =
-        mounts::prepare(machine, job, step, executor, exec, inputs, &platform).await?;
+    let mut prepared = mounts::prepare(
+        machine, job, step, executor, exec, inputs, &platform, caches,
+    )
+    .await?;
     let names = prepared.names(machine).await?;
     let mut process = process::process(&meta, &names).map_err(|error| refuse(error.to_string()))?;
     process::add_secrets(machine, job, exec, &mut process)
@@ -146,9 +173,28 @@ async fn execute(
     };
     let running = executor.runner.run(spec, io, stop.clone());
     let (ran, ()) = tokio::join!(running, pass_on(machine, job, step, chunks));
-    outcome::judge(step, &meta, ran)?
-        .finish(machine, flats, prepared, emulated_by)
-        .await
+    Ok((outcome::judge(step, &meta, ran)?, prepared, emulated_by))
+}
+
+/// The network that an operation asks for. Who may have the machine's is decided before a step comes here; a worker does not
+/// rely on it.
+fn network(
+    machine: &Machine,
+    job: &Job,
+    executor: &Executor,
+    exec: &pb::ExecOp,
+) -> Result<StepNetwork, String> {
+    match exec.network() {
+        pb::NetMode::None => Ok(StepNetwork::None),
+        pb::NetMode::Host if job.spec.allow_host_network && machine.allow_host_network => {
+            Ok(StepNetwork::Host)
+        }
+        pb::NetMode::Host => Err(
+            "network.host is not allowed: it needs --allow network.host of the client and --allow-host-network of the worker"
+                .to_owned(),
+        ),
+        pb::NetMode::Unset => Ok(executor.network()),
+    }
 }
 
 /// Passes a step's output on to the coordinator.

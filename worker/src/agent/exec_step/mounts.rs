@@ -7,7 +7,7 @@ use buildyard_layer::{FileReader, Kind, NameFiles, Node, Tree, names::name_files
 use buildyard_llb::pb;
 use buildyard_model::{Chain, Platform};
 
-use super::caches::{CacheUse, Fill};
+use super::caches::{self, Fill, Taken};
 use super::executor::Executor;
 use super::inputs::{self, Ready};
 use super::{StepError, process};
@@ -36,7 +36,7 @@ pub(super) struct Prepared {
     pub(super) outputs: Vec<Output>,
     root_tree: Arc<Tree>,
     _scratch: Vec<UpperDir>,
-    _caches: Vec<CacheUse>,
+    caches: Taken,
     _using: Vec<Using>,
 }
 
@@ -65,7 +65,11 @@ impl Prepared {
     }
 }
 
-/// Makes all mounts of an operation ready.
+/// Makes all mounts of an operation ready. Its cache mounts are taken already.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call, of parts that have no name together"
+)]
 pub(super) async fn prepare(
     machine: &Arc<Machine>,
     job: &Arc<Job>,
@@ -74,6 +78,7 @@ pub(super) async fn prepare(
     exec: &pb::ExecOp,
     inputs: &[Chain],
     platform: &Platform,
+    caches: Taken,
 ) -> Result<Prepared, StepError> {
     let root = exec
         .mounts
@@ -90,7 +95,7 @@ pub(super) async fn prepare(
         outputs: Vec::new(),
         root_tree: ready.tree.clone(),
         _scratch: Vec::new(),
-        _caches: Vec::new(),
+        caches,
         _using: Vec::new(),
     };
     prepared.keep(root, ready, upper, true);
@@ -159,12 +164,6 @@ impl Prepared {
                 Ok(Some(ContainerSource::Snapshot { mounts, selector }))
             }
             pb::MountType::Cache => {
-                let options = mount.cache_opt.clone().unwrap_or_default();
-                let id = if options.id.is_empty() {
-                    mount.dest.clone()
-                } else {
-                    options.id.clone()
-                };
                 let fill = match mount.input {
                     -1 => None,
                     input_index => {
@@ -173,13 +172,11 @@ impl Prepared {
                         Some(copy_of(machine, ready.tree))
                     }
                 };
-                let cache = executor
-                    .caches
-                    .take(&id, &platform.to_string(), options.sharing(), fill)
-                    .await
-                    .context("opening a cache mount")?;
+                let name = caches::name(mount, inputs, platform);
+                let cache = self.caches.get(&name);
+                let cache = cache.ok_or_else(|| anyhow::anyhow!("a cache mount was not taken"))?;
+                cache.make(fill).await.context("making a cache mount")?;
                 let mounts = cache.mounts();
-                self._caches.push(cache);
                 Ok(Some(ContainerSource::Snapshot { mounts, selector }))
             }
             pb::MountType::Tmpfs => {
