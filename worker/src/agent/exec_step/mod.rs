@@ -106,8 +106,12 @@ async fn execute(
         }
         pb::NetMode::Unset => executor.network(),
     };
-    started(machine, job, step, &emulated_by).await;
     let meta = exec.meta.clone().unwrap_or_default();
+    if !meta.cgroup_parent.is_empty() {
+        let text = "a parent of the step's control group (exec.meta.cgroup.parent) is not supported on this farm";
+        return Err(refuse(text.to_owned()));
+    }
+    started(machine, job, step, &emulated_by).await;
     let mut prepared =
         mounts::prepare(machine, job, step, executor, exec, inputs, &platform).await?;
     let names = prepared.names(machine).await?;
