@@ -99,7 +99,8 @@ impl Draft<'_> {
         let node = source.get(&found.path);
         let is_directory = node.as_ref().is_some_and(|node| node.is_directory());
         let top = self.prepare(action, &found.name, is_directory)?;
-        if let Some(node) = node.filter(|node| is_directory && !node.implied) {
+        // The root is in no layer, whatever becomes of its time.
+        if let Some(node) = node.filter(|node| is_directory && !node.implied && !top.is_empty()) {
             self.set_time(&top, action.timestamp.unwrap_or(node.entry.mtime));
         }
         let mut inodes = HashMap::new();
