@@ -128,12 +128,13 @@ async fn serve(
 
 async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let offer = offer(&args.offer)?;
-    let farm = Farm::new(&FarmArgs {
-        builder: Some(args.join.clone()),
+    let certificates = FarmArgs {
         ca: args.ca.clone(),
         cert: args.cert.clone(),
         key: args.key.clone(),
-    })?;
+        ..FarmArgs::default()
+    };
+    let farm = Farm::to_join(&args.join, &certificates)?;
     std::fs::create_dir_all(&args.data)
         .with_context(|| format!("making the data directory {}", args.data.display()))?;
     let _guard = buildyard_worker::lock(&args.data).map_err(|error| cannot_start(error.into()))?;

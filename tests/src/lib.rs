@@ -36,7 +36,7 @@ pub use netns::OtherNetwork;
 pub use port::free_port;
 pub use process::Process;
 pub use programs::{buildyard, busybox, emulator, native_architecture};
-pub use projects::{Checkout, Project};
+pub use projects::{Checkout, Project, is_recorded, last_words};
 pub use read::{Image, inspect_raw};
 pub use registry::{Login, Registry};
 pub use running::Running;

@@ -68,13 +68,35 @@ impl Project {
     /// # Panics
     /// They cannot be written.
     pub fn record(&self, facts: &Facts) {
-        let kept = facts
-            .iter()
-            .filter(|(name, _)| !name.starts_with("layer ") && !name.starts_with("time of "));
+        let kept = facts.iter().filter(|(name, _)| is_recorded(name));
         let kept: BTreeMap<_, _> = kept.collect();
         let mut text = serde_json::to_string_pretty(&kept).expect("facts are text");
         text.push('\n');
         fs::write(self.expectations(), text).expect("writing what is expected");
+    }
+
+    /// How each of the failing ones ends with our engine, as it was recorded.
+    ///
+    /// # Panics
+    /// It was not recorded.
+    pub fn errors() -> BTreeMap<String, String> {
+        let text = fs::read_to_string(errors()).expect("reading what fails how");
+        serde_json::from_str(&text).expect("errors by project")
+    }
+
+    /// Writes down how failing ones end.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn record_errors(ours: &BTreeMap<String, String>) {
+        let mut all = match errors().is_file() {
+            true => Self::errors(),
+            false => BTreeMap::new(),
+        };
+        all.extend(ours.clone());
+        let mut text = serde_json::to_string_pretty(&all).expect("errors are text");
+        text.push('\n');
+        fs::write(errors(), text).expect("writing what fails how");
     }
 
     fn expectations(&self) -> PathBuf {
@@ -130,6 +152,26 @@ impl Checkout {
 /// The folder of the projects.
 pub(crate) fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dockerfiles")
+}
+
+fn errors() -> PathBuf {
+    corpus().join("failing/errors.json")
+}
+
+/// Whether a fact is recorded: those about single layers and the times of folders are not.
+pub fn is_recorded(fact: &str) -> bool {
+    !fact.starts_with("layer ") && !fact.starts_with("time of ")
+}
+
+/// The last words of a failed build: the same on every run, whatever ids and ports it had.
+pub fn last_words(stderr: &str, base: &str) -> String {
+    let errors = stderr.lines().filter(|line| line.starts_with("ERROR: "));
+    let text = errors.collect::<String>().replace(base, "BASE");
+    let Some((before, rest)) = text.split_once(" of ref ") else {
+        return text;
+    };
+    let end = rest.find(": ").unwrap_or(rest.len());
+    format!("{before} of ref ID{}", &rest[end..])
 }
 
 /// Gives every file the modes that git knows and one time, and puts the base image's name in.

@@ -72,7 +72,8 @@ impl Image {
         let platform = ["--override-os", "linux", "--override-arch", architecture];
         let copy = ["copy", "--quiet", "--src-tls-verify=false", from, &to];
         skopeo(&[&platform[..], &copy[..]].concat());
-        let config = skopeo(&["inspect", "--config", &to]);
+        // Raw, since a parsed one has only what OCI knows: no health check, no shell.
+        let config = skopeo(&["inspect", "--config", "--raw", &to]);
         reader(
             "umoci",
             &["unpack", "--image", &format!("{layout}:image"), &bundle],

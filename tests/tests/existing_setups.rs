@@ -63,7 +63,11 @@ fn results_go_to_several_places_and_leave_their_files() {
     let (one, two) = (farm.name("one:a"), farm.name("two:b"));
     let home = farm.buildx.home();
     let path = |name: &str| home.join(name).display().to_string();
-    let tar = format!("type=oci,dest={}", path("image.tar"));
+    // As buildx asks for it when it loads into a Docker engine; the last attribute is one of a client to come.
+    let tar = format!(
+        "type=oci,dest={},prefer-image-digest=true,new=1",
+        path("image.tar")
+    );
     let image = format!("type=image,\"name={one},{two}\",push=true");
     let secret = format!("id=s,src={}", context.path().join("secret").display());
     let (metadata, id) = (path("metadata.json"), path("id"));
@@ -83,7 +87,10 @@ fn results_go_to_several_places_and_leave_their_files() {
         "--iidfile",
         &id,
     ];
-    farm.buildx.build(&context, &args).succeeds();
+    let outcome = farm.buildx.build(&context, &args).succeeds();
+    outcome
+        .says("output attribute \"new\" is not known here and has no effect")
+        .says("1 warning found");
     let metadata: Value =
         serde_json::from_slice(&std::fs::read(metadata).expect("written")).expect("JSON");
     let digest = metadata["containerimage.digest"]
@@ -167,6 +174,10 @@ fn other_commands_of_buildx_get_an_answer() {
     assert!(quiet.stdout.starts_with("sha256:"), "{}", quiet.stdout);
     for (args, text) in [
         (["build", "--call", "outline", &path], "frontend.outline"),
+        (
+            ["build", "--cgroup-parent", "/x", &path],
+            "cgroup-parent=/x",
+        ),
         (
             ["build", "--build-context", "x=docker-image://y", &path],
             "context:x",

@@ -5,11 +5,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use buildyard_tests::compare::{Explained, Facts, Layout, difference, facts};
-use buildyard_tests::{Buildx, Project, Registry, Scratch, Serve, push_base_image};
+use buildyard_tests::{
+    Buildx, Project, Registry, Scratch, Serve, is_recorded, last_words, push_base_image,
+};
 
 /// Projects whose steps cannot be emulated (`mknod` is refused in a user namespace), take long under an emulator, or say what
 /// that looks like.
-const NATIVE_ONLY: [&str; 3] = ["15-special-files", "25-many-layers", "31-run-sandbox"];
+const NATIVE_ONLY: [&str; 3] = ["15-special-files", "25-many-layers", "42-run-sandbox"];
 
 /// Builds every `of`-th project, from the `first` on, and checks all facts of its images.
 fn build_projects(first: usize, of: usize) {
@@ -43,9 +45,10 @@ fn build_projects(first: usize, of: usize) {
         for platform in platforms {
             let found = facts(&layout, platform, &base_image.diff_ids(platform), now);
             for (fact, expected, found) in difference(&project.expected(), &of_amd64(&found)) {
-                let layers_or_times = fact.starts_with("layer ") || fact.starts_with("time of ");
                 let programs = fact.ends_with("/bin/busybox") && *platform != "amd64";
-                if !layers_or_times && !programs && explained.reason(&project.name, &fact).is_none()
+                if is_recorded(&fact)
+                    && !programs
+                    && explained.reason(&project.name, &fact).is_none()
                 {
                     wrong += &format!(
                         "{} {platform} {fact:?}\n    expected: {expected}\n    found:    {found}\n",
@@ -93,4 +96,40 @@ fn the_projects_of_the_fourth_fifth_come_out_as_recorded() {
 #[test]
 fn the_projects_of_the_last_fifth_come_out_as_recorded() {
     build_projects(4, 5);
+}
+
+/// Each by a client of its own, a few at a time: it is they that take most of the time.
+#[test]
+fn the_failing_projects_fail_as_recorded() {
+    const AT_ONCE: usize = 4;
+    let registry = Registry::start();
+    let base = push_base_image(&registry);
+    let server = Serve::up().start();
+    let expected = Project::errors();
+    let projects = Project::failing();
+    let wrong = |project: &Project| {
+        let buildx = Buildx::new(&server.endpoint());
+        let outcome = buildx.build_project(&base, &project.checkout(&base), &[]);
+        let found = last_words(&outcome.fails().stderr, &base);
+        let expected = expected.get(&project.name);
+        (expected != Some(&found)).then(|| {
+            let expected = expected.map_or("nothing was recorded", String::as_str);
+            format!(
+                "{}\n    expected: {expected}\n    found:    {found}\n",
+                project.name
+            )
+        })
+    };
+    let mut report = String::new();
+    for some in projects.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            let builds: Vec<_> = some.iter().map(|one| scope.spawn(|| wrong(one))).collect();
+            let ended = builds
+                .into_iter()
+                .map(|build| build.join().expect("a client"));
+            report.extend(ended.flatten());
+        });
+    }
+    assert!(report.is_empty(), "{report}");
+    assert_eq!(server.status("/livez"), Some(200));
 }

@@ -9,7 +9,7 @@ use crate::command::{find, say};
 use crate::debian::{Fetch, Os, fetch, install};
 
 /// A program, and the package that has it.
-const INSTALLED: [(&str, &str); 9] = [
+const INSTALLED: [(&str, &str); 12] = [
     ("runc", "runc"),
     ("qemu-aarch64-static", "qemu-user-static"),
     ("busybox", "busybox-static"),
@@ -19,6 +19,9 @@ const INSTALLED: [(&str, &str); 9] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("systemd-analyze", "systemd"),
+    ("bzip2", "bzip2"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
 ];
 
 /// Debian's testing suite; it has a docker-buildx that is new enough, which needs nothing but libc.

@@ -48,6 +48,7 @@ pub enum Command {
 
 /// `buildyard builder …`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  buildyard builder setup --create --use")]
 pub struct BuilderArgs {
     /// What to do with the builder.
     #[command(subcommand)]
@@ -67,4 +68,40 @@ pub enum BuilderCommand {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The commands that are run as they are, with the words that lead there.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name());
+        let own = command.get_subcommands();
+        let own: Vec<_> = own.filter(|sub| sub.get_name() != "help").collect();
+        own.iter().for_each(|sub| leaves(sub, &path, found));
+        if own.is_empty() || command.get_name() == "builds" {
+            found.push((path.trim_start().to_owned(), command.clone()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        assert!(found.len() >= 9, "{found:?}");
+        for (path, command) in found {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let examples: Vec<_> = help.lines().filter(|line| line.contains(&path)).collect();
+            assert!(!examples.is_empty(), "{path} has no example: {help}");
+            for line in examples {
+                let words = line.split(['>', '|']).next().unwrap_or_default();
+                let parsed = Cli::try_parse_from(words.split_whitespace());
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }

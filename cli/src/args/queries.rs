@@ -53,6 +53,9 @@ pub struct BuildsArgs {
 #[derive(Debug, Subcommand)]
 pub enum BuildsCommand {
     /// Show one build and its steps
+    #[command(
+        after_help = "Example:\n  buildyard builds show s85ycc3ztgv6y5u80rp9okuld --format json"
+    )]
     Show {
         /// The build's id, as the list shows it
         id: String,
@@ -64,6 +67,9 @@ pub enum BuildsCommand {
         format: Format,
     },
     /// Print what a build's steps wrote
+    #[command(after_help = "Examples:
+  buildyard builds logs s85ycc3ztgv6y5u80rp9okuld
+  buildyard builds logs s85ycc3ztgv6y5u80rp9okuld 7")]
     Logs {
         /// The build's id, as the list shows it
         id: String,

@@ -27,9 +27,14 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Why a farm cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// `--builder` names none.
-    #[error("--builder: {0}")]
-    Target(#[from] TargetError),
+    /// A flag names none.
+    #[error("{flag}: {error}")]
+    Target {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with its value.
+        error: TargetError,
+    },
     /// Certificates for a transport without TLS.
     #[error("--ca, --cert and --key need a https:// or tcp:// URL, not {0}")]
     NoTls(String),
@@ -59,7 +64,7 @@ pub enum ConnectError {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         match error {
-            ConnectError::Target(_) | ConnectError::NoTls(_) => Self::Usage(error.to_string()),
+            ConnectError::Target { .. } | ConnectError::NoTls(_) => Self::Usage(error.to_string()),
             ConnectError::Pem { .. } | ConnectError::Tls(_) => Self::Asked(error.into()),
             ConnectError::Unreachable { .. } => Self::Farm(error.into()),
         }
@@ -75,7 +80,40 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub struct Farm {
     target: Target,
     args: FarmArgs,
-    named: bool,
+    named_by: NamedBy,
+}
+
+/// How a farm came to be the one that is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NamedBy {
+    /// `--builder`, or `BUILDYARD_BUILDER`.
+    Builder,
+    /// A worker's `--join`.
+    Join,
+    /// Nothing: it is the one on this machine.
+    Nothing,
+}
+
+impl NamedBy {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Builder | Self::Nothing => "--builder",
+            Self::Join => "--join",
+        }
+    }
+
+    /// What to do when nothing answers.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Builder => {
+                "check --builder (or BUILDYARD_BUILDER), and that the coordinator runs there"
+            }
+            Self::Join => "check --join, and that the coordinator runs there",
+            Self::Nothing => {
+                "start one with `buildyard up --data DIR`, or name one with --builder or BUILDYARD_BUILDER"
+            }
+        }
+    }
 }
 
 impl Farm {
@@ -84,14 +122,29 @@ impl Farm {
     /// # Errors
     /// The URL is malformed, or certificates are given for a transport without TLS.
     pub fn new(args: &FarmArgs) -> Result<Self, ConnectError> {
-        let named = args
-            .builder
-            .as_deref()
-            .filter(|builder| !builder.is_empty());
-        let target = match named {
-            Some(builder) => builder.parse()?,
-            None => Target::default_farm(),
-        };
+        let named = args.builder.as_deref().filter(|url| !url.is_empty());
+        match named {
+            Some(url) => Self::named(url, NamedBy::Builder, args),
+            None => Self::at(Target::default_farm(), NamedBy::Nothing, args),
+        }
+    }
+
+    /// The farm that a worker joins. Nothing is dialled yet; the builder that `args` name is not looked at.
+    ///
+    /// # Errors
+    /// The URL is malformed, or certificates are given for a transport without TLS.
+    pub fn to_join(url: &str, args: &FarmArgs) -> Result<Self, ConnectError> {
+        Self::named(url, NamedBy::Join, args)
+    }
+
+    fn named(url: &str, named_by: NamedBy, args: &FarmArgs) -> Result<Self, ConnectError> {
+        let flag = named_by.flag();
+        let target = url.parse();
+        let target = target.map_err(|error| ConnectError::Target { flag, error })?;
+        Self::at(target, named_by, args)
+    }
+
+    fn at(target: Target, named_by: NamedBy, args: &FarmArgs) -> Result<Self, ConnectError> {
         let certificates = args.ca.is_some() || args.cert.is_some();
         if certificates
             && matches!(
@@ -108,7 +161,7 @@ impl Farm {
         Ok(Self {
             target,
             args: args.clone(),
-            named: named.is_some(),
+            named_by,
         })
     }
 
@@ -237,15 +290,10 @@ impl Farm {
     }
 
     fn unreachable(&self, reason: &dyn std::fmt::Display) -> ConnectError {
-        let hint = if self.named {
-            "check --builder (or BUILDYARD_BUILDER), and that the coordinator runs there"
-        } else {
-            "start one with `buildyard up --data DIR`, or name one with --builder or BUILDYARD_BUILDER"
-        };
         ConnectError::Unreachable {
             target: self.target.to_string(),
             reason: reason.to_string(),
-            hint,
+            hint: self.named_by.hint(),
         }
     }
 }
@@ -253,6 +301,21 @@ impl Farm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_cannot_be_reached_is_told_by_the_flag_that_named_it() {
+        let join = |url| Farm::to_join(url, &FarmArgs::default());
+        let said = |farm: Farm| farm.unreachable(&"refused").to_string();
+        let worker = said(join("http://farm.example").unwrap());
+        assert!(
+            worker.contains("--join") && !worker.contains("--builder"),
+            "{worker}"
+        );
+        assert!(said(farm(Some("http://farm.example"), None).unwrap()).contains("--builder"));
+        assert!(said(farm(None, None).unwrap()).contains("buildyard up"));
+        let wrong = join("ftp://farm.example").unwrap_err().to_string();
+        assert!(wrong.starts_with("--join: "), "{wrong}");
+    }
 
     fn farm(builder: Option<&str>, ca: Option<&str>) -> Result<Farm, ConnectError> {
         let args = FarmArgs {

@@ -65,7 +65,7 @@ impl Engine {
         let loaded = self.load_dockerfile(build, &options).await?;
         let (bytes, definition) = (loaded.bytes, loaded.step);
         note_syntax(build, definition, &bytes, attrs)?;
-        warn_of_caches(build, definition, attrs);
+        warn_of_idle(build, definition, attrs, &options.ignored);
         let ignore = match loaded.ignore {
             Some(bytes) => Dockerignore::parse(&bytes),
             None => self.load_ignore(build, &options).await?,
@@ -164,7 +164,9 @@ impl Engine {
         let step_name = format!("[internal] load build definition from {filename}");
         let step = internal_step(build, &step_name);
         let load = async {
-            let files = SmallFiles::take(build, &options.dockerfile_key, names).await?;
+            let files =
+                SmallFiles::take(build, (step, "dockerfile"), &options.dockerfile_key, names)
+                    .await?;
             let mut bytes = files.read(filename)?;
             if bytes.is_none() && filename == "Dockerfile" {
                 bytes = files.read("dockerfile")?;
@@ -188,15 +190,18 @@ impl Engine {
         build: &Arc<Build>,
         options: &Options,
     ) -> Result<Vec<String>, BuildError> {
+        let step_name = "[internal] load .dockerignore";
+        let step = internal_step(build, step_name);
         let load = async {
             let name = ".dockerignore".to_owned();
-            let files = SmallFiles::take(build, &options.context_key, vec![name]).await?;
+            let what = (step, "context");
+            let files = SmallFiles::take(build, what, &options.context_key, vec![name]).await?;
             let bytes = files.read(".dockerignore")?;
             Ok(bytes
                 .map(|bytes| Dockerignore::parse(&bytes))
                 .unwrap_or_default())
         };
-        shown(build, "[internal] load .dockerignore", load).await
+        shown(build, step_name, load).await
     }
 }
 
@@ -256,9 +261,16 @@ fn note_syntax(
     Ok(())
 }
 
-/// Caches that the client wants imported or exported need nothing here; each kind is named once.
-fn warn_of_caches(build: &Build, step: Digest, attrs: &BTreeMap<String, String>) {
-    for short in cache_warnings(&build.request, attrs) {
+/// Names what has no effect: caches that the client wants imported or exported (they need nothing here), each kind once,
+/// and attributes that are not known.
+fn warn_of_idle(build: &Build, step: Digest, attrs: &BTreeMap<String, String>, unknown: &[String]) {
+    let unknown = unknown
+        .iter()
+        .map(|name| format!("frontend attribute {name:?} is not known here and has no effect"));
+    for short in cache_warnings(&build.request, attrs)
+        .into_iter()
+        .chain(unknown)
+    {
         build.progress.warn(Warning {
             vertex: Some(step),
             level: 1,

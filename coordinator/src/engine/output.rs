@@ -16,7 +16,7 @@ use crate::export::{
     Export, ExportError, ExportProgress, ExportRequest, PlatformImage, SessionSink,
 };
 use crate::layers::ExportLayers;
-use crate::progress::StatusUpdate;
+use crate::progress::{StatusUpdate, Warning};
 
 impl Engine {
     /// Evaluates and exports. Outputs are checked before anything is built.
@@ -64,6 +64,7 @@ impl Engine {
         };
         let sink = SessionSink::new(build.session.clone(), index);
         let work = async {
+            warn_of_unknown(build, progress.step, export);
             let request = ExportRequest {
                 images,
                 multi_platform,
@@ -81,6 +82,18 @@ impl Engine {
             }
         };
         shown(build, &name, work).await
+    }
+}
+
+/// Attributes of an output that nobody knows have no effect; the client's user hears of them.
+fn warn_of_unknown(build: &Build, step: Digest, export: &Export) {
+    for name in export.unknown() {
+        build.progress.warn(Warning {
+            vertex: Some(step),
+            level: 1,
+            short: format!("output attribute {name:?} is not known here and has no effect"),
+            ..Warning::default()
+        });
     }
 }
 

@@ -4,9 +4,10 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_layer::{Extent, ExtentSource, FileReader, Follow, Kind, Tree};
-use buildyard_model::FlatId;
+use buildyard_model::{Digest, FlatId};
 use buildyard_session::{Pack, PackError, SyncRequest};
 
+use super::internal_step::transferring;
 use crate::backend::{Build, BuildError};
 
 /// Largest of these files in bytes.
@@ -21,9 +22,10 @@ pub(super) struct SmallFiles {
 }
 
 impl SmallFiles {
-    /// Takes these paths of the directory `dir`, and what symbolic links in them lead to.
+    /// Takes these paths of the directory `dir`, and what symbolic links in them lead to. They show as `what` of a step.
     pub(super) async fn take(
         build: &Build,
+        (step, what): (Digest, &str),
         dir: &str,
         paths: Vec<String>,
     ) -> Result<Self, BuildError> {
@@ -31,6 +33,7 @@ impl SmallFiles {
         let request = SyncRequest {
             dir_name: dir.to_owned(),
             follow_paths: paths,
+            progress: Some(transferring(build, step, what)),
             ..SyncRequest::default()
         };
         let pack = Box::new(bytes.clone());

@@ -9,11 +9,12 @@ use buildyard_layer::Toc;
 use buildyard_llb::{Step, pb};
 use buildyard_model::{Chain, LayerId, Platform};
 use buildyard_registry::{Reference, RegistryError, Resolved};
-use buildyard_session::{SyncProgress, SyncRequest};
+use buildyard_session::SyncRequest;
 use buildyard_store::Source;
 use tonic::Code;
 
 use super::Engine;
+use super::internal_step::transferring;
 use super::state::BuildState;
 use crate::backend::{Build, BuildError};
 use crate::layers::ImageLayer;
@@ -157,8 +158,6 @@ impl Engine {
             .map_or(name, String::as_str);
         let key = format!("{}\0{hint}\0{name}", build.session.shared_key());
         let digest = step.digest.0;
-        let progress = build.progress.clone();
-        let began = SystemTime::now();
         let request = SyncRequest {
             dir_name: name.to_owned(),
             include_patterns: list("local.includepattern")?,
@@ -166,17 +165,7 @@ impl Engine {
             follow_paths: list("local.followpaths")?,
             previous: self.previous(state, &key)?,
             limits: Default::default(),
-            progress: Some(Arc::new(move |sync: SyncProgress| {
-                let now = SystemTime::now();
-                let update = StatusUpdate {
-                    id: "transferring context:".to_owned(),
-                    current: i64::try_from(sync.bytes).unwrap_or(i64::MAX),
-                    started: Some(began),
-                    completed: sync.done.then_some(now),
-                    ..StatusUpdate::default()
-                };
-                progress.status(digest, update, now);
-            })),
+            progress: Some(transferring(build, digest, "context")),
         };
         let synced = build.session.sync_dir(request, self.pack()?).await?;
         let toc = Arc::new(synced.toc);

@@ -1,4 +1,4 @@
-//! The attributes of an output: each is taken by name, and what nobody took is refused by name.
+//! The attributes of an output: each is taken by name; what nobody took, and nobody knows, is named in a warning.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::ExportError;
 
 /// Attributes that clients send and that have no effect here: there is no image store to unpack into or to name images in,
 /// and what they ask of attestations comes with attestations.
-const WITHOUT_EFFECT: [&str; 17] = [
+const WITHOUT_EFFECT: [&str; 18] = [
     "attestation-inline",
     "attestation-prefix",
     "buildinfo",
@@ -22,6 +22,7 @@ const WITHOUT_EFFECT: [&str; 17] = [
     "name-canonical",
     "nondist-conversion",
     "oci-artifact",
+    "prefer-image-digest",
     "prefer-nondist-layers",
     "store",
     "type",
@@ -136,16 +137,11 @@ impl Attributes {
         time.map(Some).ok_or_else(refuse)
     }
 
-    /// Refuses what is left, other than what has no effect.
-    pub(super) fn finish(self) -> Result<(), ExportError> {
-        let unknown =
-            |name: &&String| !WITHOUT_EFFECT.contains(&name.as_str()) && !name.starts_with("vcs:");
-        match self.left.keys().find(unknown) {
-            None => Ok(()),
-            Some(name) => Err(self.refuse(format!(
-                "attribute {name:?} is not known or not supported yet"
-            ))),
-        }
+    /// What is left and not known: as BuildKit takes whatever a client sends, it is no error.
+    pub(super) fn unknown(self) -> Vec<String> {
+        let known = |name: &str| WITHOUT_EFFECT.contains(&name) || name.starts_with("vcs:");
+        let names = self.left.into_keys();
+        names.filter(|name| !known(name)).collect()
     }
 
     pub(super) fn refuse(&self, cause: String) -> ExportError {

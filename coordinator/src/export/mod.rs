@@ -28,7 +28,11 @@ pub use session::SessionSink;
 
 /// One output of a build, its attributes understood.
 #[derive(Debug, Clone)]
-pub struct Export(Kind);
+pub struct Export {
+    kind: Kind,
+    /// Attributes that are not known.
+    unknown: Vec<String>,
+}
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -38,11 +42,11 @@ enum Kind {
 }
 
 impl Export {
-    /// Reads an output: its type (`image`, `oci`, `docker`, `local`, `tar`) and its attributes. Whatever isn't known or
+    /// Reads an output: its type (`image`, `oci`, `docker`, `local`, `tar`) and its attributes. Whatever
     /// can't be done is refused by name, before anything is built.
     pub fn parse(kind: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
         let mut attributes = Attributes::new(kind, attrs);
-        let parsed = match kind {
+        let kind = match kind {
             "image" => Kind::Image(image::ImageExport::parse(&mut attributes)?),
             "oci" | "docker" => Kind::Archive(archive::ArchiveExport::parse(&mut attributes)?),
             "local" | "tar" => Kind::Files(files::FilesExport::parse(&mut attributes)?),
@@ -53,13 +57,18 @@ impl Export {
                 return Err(ExportError::Refused(cause));
             }
         };
-        attributes.finish()?;
-        Ok(Self(parsed))
+        let unknown = attributes.unknown();
+        Ok(Self { kind, unknown })
+    }
+
+    /// Attributes that have no effect because nobody knows them.
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 
     /// The name of the export's vertex, as BuildKit's.
     pub fn name(&self) -> String {
-        match &self.0 {
+        match &self.kind {
             Kind::Image(_) => "exporting to image".to_owned(),
             Kind::Archive(archive) => format!("exporting to {} image format", archive.format()),
             Kind::Files(files) if files.is_tar() => "exporting to client tarball".to_owned(),
@@ -73,7 +82,7 @@ impl Export {
         &self,
         request: &ExportRequest<'_>,
     ) -> Result<BTreeMap<String, String>, ExportError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Image(image) => image.run(request).await,
             Kind::Archive(archive) => archive.run(request).await,
             Kind::Files(files) => files.run(request).await,

@@ -235,22 +235,47 @@ fn directories_are_copied_with_their_contents() {
 #[test]
 fn owners_and_modes_are_those_that_were_asked_for() {
     let source = source();
-    let action = CopyAction {
-        chown: Some(Owner { uid: 7, gid: 8 }),
-        mode: Some(ModeChange::parse("u=rwX,go=").expect("a mode")),
-        ..copy("/d", "/p/n")
+    let check = |mode: &str, expected: &[&str]| {
+        let action = CopyAction {
+            chown: Some(Owner { uid: 7, gid: 8 }),
+            mode: Some(ModeChange::parse(mode).expect("a mode")),
+            ..copy("/d", "/p/n")
+        };
+        let found = after(&Tree::empty(), &[FileStep::Copy(&source, action)]);
+        assert_eq!(found, lines(expected), "{mode}");
     };
-    let expected = [
-        "p dir 700 7:8",
-        "p/n dir 700 7:8",
-        "p/n/in FILE 600 7:8",
-        "p/n/link -> in 777 7:8",
-        "p/n/sub dir 700 7:8",
-        "p/n/sub/deep FILE 600 7:8",
-    ];
-    assert_eq!(
-        after(&Tree::empty(), &[FileStep::Copy(&source, action)]),
-        lines(&expected)
+    check(
+        "u=rwX,go=",
+        &[
+            "p dir 755 7:8",
+            "p/n dir 755 7:8",
+            "p/n/in FILE 600 7:8",
+            "p/n/link -> in 777 7:8",
+            "p/n/sub dir 700 7:8",
+            "p/n/sub/deep FILE 600 7:8",
+        ],
+    );
+    check(
+        "1777",
+        &[
+            "p dir 755 7:8",
+            "p/n dir 755 7:8",
+            "p/n/in FILE 1777 7:8",
+            "p/n/link -> in 777 7:8",
+            "p/n/sub dir 1777 7:8",
+            "p/n/sub/deep FILE 1777 7:8",
+        ],
+    );
+    check(
+        "700",
+        &[
+            "p dir 700 7:8",
+            "p/n dir 700 7:8",
+            "p/n/in FILE 700 7:8",
+            "p/n/link -> in 777 7:8",
+            "p/n/sub dir 700 7:8",
+            "p/n/sub/deep FILE 700 7:8",
+        ],
     );
 }
 
@@ -277,6 +302,18 @@ fn times_are_the_sources_unless_one_is_given() {
         ..copy("/f", "/a/g")
     };
     assert_eq!(times(given), [5, 5]);
+    let there = tree(vec![dir("n")]);
+    let toc = run(&there, &[FileStep::Copy(&source, copy("/d", "/n"))]).expect("copied");
+    let of = |path: &[u8]| {
+        let entry = toc.entries.iter().find(|entry| entry.path == path);
+        entry.map(|entry| entry.mtime.seconds)
+    };
+    let expected = source.get(b"d").map(|node| node.entry.mtime.seconds);
+    assert_eq!(
+        of(b"n"),
+        expected,
+        "a directory that was there gets the source's"
+    );
 }
 
 #[test]

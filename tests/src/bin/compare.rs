@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use buildyard_tests::compare::{Explained, Facts, Layout, Reference, difference, facts};
 use buildyard_tests::{
-    Buildx, Checkout, Project, Registry, Scratch, Serve, native_architecture, push_base_image,
+    Buildx, Checkout, Project, Registry, Scratch, Serve, is_recorded, last_words,
+    native_architecture, push_base_image,
 };
 
 fn main() {
@@ -49,6 +50,7 @@ struct Bench {
 }
 
 /// How one engine's build ended.
+#[derive(Clone)]
 struct Built {
     code: Option<i32>,
     error: String,
@@ -78,7 +80,10 @@ impl Bench {
         let checkout = project.checkout(&self.base);
         let reference = self.build(&self.reference, &checkout);
         let ours = self.build(&self.ours, &checkout);
-        if record() && !project.name.contains('/') {
+        let failing = project.name.contains('/');
+        if record() && failing {
+            Project::record_errors(&[(project.name.clone(), ours.error.clone())].into());
+        } else if record() {
             // What the reference cannot build has ours, to be looked at by whoever records.
             let facts = if reference.facts.is_empty() {
                 &ours.facts
@@ -87,7 +92,7 @@ impl Bench {
             };
             project.record(facts);
         }
-        let found = difference(&reference.all(), &ours.all());
+        let found = self.differences(project, &reference, &ours);
         let mut unexplained = 0;
         let mut lines = String::new();
         for (fact, theirs, ours) in &found {
@@ -109,6 +114,28 @@ impl Bench {
         unexplained
     }
 
+    /// In what ours differs from the reference; where that cannot build a good project, from what was recorded.
+    fn differences(
+        &self,
+        project: &Project,
+        reference: &Built,
+        ours: &Built,
+    ) -> Vec<(String, String, String)> {
+        let cannot =
+            reference.facts.is_empty() && !ours.facts.is_empty() && !project.name.contains('/');
+        if !cannot {
+            return difference(&reference.all(), &ours.all());
+        }
+        let words = |built: &Built| Built {
+            facts: Facts::new(),
+            ..built.clone()
+        };
+        let mut found = difference(&words(reference).all(), &words(ours).all());
+        let facts = difference(&project.expected(), &ours.facts);
+        found.extend(facts.into_iter().filter(|(name, ..)| is_recorded(name)));
+        found
+    }
+
     fn build(&self, client: &Buildx, checkout: &Checkout) -> Built {
         let archive = self.scratch.path().join("image.tar");
         let output = format!("type=oci,dest={}", archive.display());
@@ -123,14 +150,9 @@ impl Bench {
             ),
             _ => Facts::new(),
         };
-        let errors = outcome
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("ERROR: "));
-        let error = errors.collect::<String>().replace(&self.base, "BASE");
         Built {
             code: outcome.code,
-            error,
+            error: last_words(&outcome.stderr, &self.base),
             facts,
         }
     }

@@ -194,7 +194,11 @@ pub(super) fn workdir(
         &path,
         false,
     );
-    running.config().working_dir.clone_from(&dir);
+    // BuildKit's configurations have absolute ones as they were written.
+    running.config().working_dir = match path.starts_with('/') {
+        true => path,
+        false => dir.clone(),
+    };
     running.stage.state.dir.clone_from(&dir);
     let makes_layer = dir != "/";
     if makes_layer {
@@ -233,5 +237,6 @@ pub(super) fn workdir(
         .location(running.lines.to_pb());
         running.stage.state.output = Some(running.work.add(node, size)?);
     }
-    running.history(format!("WORKDIR {dir}"), !makes_layer)
+    let written = running.config().working_dir.clone();
+    running.history(format!("WORKDIR {written}"), !makes_layer)
 }

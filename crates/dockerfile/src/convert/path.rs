@@ -1,5 +1,8 @@
 //! Paths and sources of COPY, ADD, WORKDIR and mounts, by their text alone.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use crate::ignore::clean_path;
 
 /// An absolute path without `.` and `..`, relative ones taken from `parent`. `keep_slash` keeps what says "a directory" at
@@ -32,6 +35,45 @@ pub(super) fn has_wildcards(path: &str) -> bool {
         }
     }
     false
+}
+
+/// Whether a path is no pattern of Go's `filepath.Match`: a class that is open or empty, a backslash at the end.
+pub(super) fn is_malformed_pattern(path: &str) -> bool {
+    let mut chars = path.chars().peekable();
+    while let Some(c) = chars.next() {
+        let malformed = match c {
+            '\\' => chars.next().is_none(),
+            '[' => class(&mut chars).is_none(),
+            _ => false,
+        };
+        if malformed {
+            return true;
+        }
+    }
+    false
+}
+
+/// Reads `^a-z…]`, behind its bracket.
+fn class(chars: &mut Peekable<Chars<'_>>) -> Option<()> {
+    chars.next_if_eq(&'^');
+    class_char(chars)?;
+    loop {
+        if chars.next_if_eq(&'-').is_some() {
+            class_char(chars)?;
+        }
+        if chars.next_if_eq(&']').is_some() {
+            return Some(());
+        }
+        class_char(chars)?;
+    }
+}
+
+fn class_char(chars: &mut Peekable<Chars<'_>>) -> Option<()> {
+    match chars.next()? {
+        '-' | ']' => None,
+        '\\' => chars.next().map(drop),
+        _ => Some(()),
+    }
 }
 
 /// Whether a source of ADD is a URL or a Git repository.
@@ -84,6 +126,18 @@ mod tests {
         check("/w", "/", true, "/");
         check("/w", "../..", true, "/");
         check("/w", "//x", true, "/x");
+    }
+
+    #[test]
+    fn malformed_patterns_are_found() {
+        for good in ["a", "*", "[a]", "[^a-z0-9]x", "\\[a", "[\\]]", "a]"] {
+            assert!(!is_malformed_pattern(good), "{good}");
+        }
+        for bad in [
+            "miss[", "[]", "[]a]", "[^]", "[a-]", "[-a]", "x\\", "[a\\", "[a-",
+        ] {
+            assert!(is_malformed_pattern(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn meta(running: &Running<'_, '_>, args: Vec<String>) -> pb::Meta {
         extra_hosts: options.extra_hosts.clone(),
         hostname: options.hostname.clone(),
         ulimit: options.ulimits.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
+        cgroup_parent: String::new(),
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
     }
@@ -280,13 +280,8 @@ fn caps(exec: &pb::ExecOp) -> Vec<&'static str> {
             .map(|_| "exec.meta.proxyenv"),
     );
     caps.extend(
-        meta.clone()
-            .filter(|meta| !meta.ulimit.is_empty())
+        meta.filter(|meta| !meta.ulimit.is_empty())
             .map(|_| "exec.meta.ulimit"),
-    );
-    caps.extend(
-        meta.filter(|meta| !meta.cgroup_parent.is_empty())
-            .map(|_| "exec.meta.cgroup.parent"),
     );
     caps.extend((exec.network != i32::from(pb::NetMode::Unset)).then_some("exec.meta.network"));
     caps.extend((!exec.secretenv.is_empty()).then_some("exec.secretenv"));

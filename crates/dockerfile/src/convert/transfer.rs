@@ -134,6 +134,11 @@ fn check_sources(transfer: &Transfer, copy: &Copy, add: bool) -> Result<(), Prob
             (true, false) => Problem::Unsupported("ADD of a URL".to_owned()),
         });
     }
+    let malformed = |source: &&String| path::is_malformed_pattern(source);
+    if let Some(source) = transfer.sources.iter().find(malformed) {
+        let problem = format!("invalid source {source:?}: syntax error in pattern");
+        return Err(Problem::Invalid(problem));
+    }
     if copy.heredocs.is_empty() && transfer.sources.is_empty() {
         return Err(Problem::Invalid("there is nothing to copy".to_owned()));
     }

@@ -38,8 +38,6 @@ pub struct Options {
     pub network: pb::NetMode,
     /// Host name in RUN steps; empty for the default.
     pub hostname: String,
-    /// `--cgroup-parent`.
-    pub cgroup_parent: String,
     /// `--shm-size` in bytes; 0 for the default.
     pub shm_size: i64,
     /// `--ulimit`.
@@ -180,7 +178,6 @@ impl Options {
             resolve_mode: ResolveMode::default(),
             network: pb::NetMode::Unset,
             hostname: String::new(),
-            cgroup_parent: String::new(),
             shm_size: 0,
             ulimits: Vec::new(),
             filename: "Dockerfile".to_owned(),
@@ -208,7 +205,6 @@ impl Options {
             "add-hosts" => self.extra_hosts = extra_hosts(value)?,
             "image-resolve-mode" => self.resolve_mode = resolve_mode(value)?,
             "force-network-mode" => self.network = network(value)?,
-            "cgroup-parent" => self.cgroup_parent = text,
             "hostname" if self.hostname.is_empty() => self.hostname = text,
             "hostname" => {}
             "shm-size" if value.is_empty() => {}
@@ -290,6 +286,7 @@ fn refused(name: &str, value: &str) -> Result<Set, Refusal> {
         "context" => "a build context that is no local directory",
         "contextsubdir" => "a subdirectory of the build context",
         "requestid" => "this request",
+        "cgroup-parent" => "a parent of the steps' control groups",
         "device" | "devices" => "a device",
         "linux-resources" | "resource" | "resources" => "a resource limit",
         "override-copy-image" => "another image for copying",

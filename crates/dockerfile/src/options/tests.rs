@@ -79,6 +79,7 @@ fn what_would_change_the_outcome_is_refused_by_name() {
         ("attest:provenance", "mode=max"),
         ("requestid", "frontend.outline"),
         ("input:x", "y"),
+        ("cgroup-parent", "/builds"),
     ] {
         let error = parse(&[(name, value)]).expect_err(name);
         assert!(

@@ -40,8 +40,8 @@ enum Permission {
 #[error("invalid mode {0:?} (want octal like 755 or symbolic like u=rwX,go=rX)")]
 pub struct BadMode(String);
 
-/// BuildKit applies symbolic modes that name nobody under this mask.
-const UMASK: u32 = 0o022;
+/// BuildKit applies symbolic modes that name nobody under this mask, and makes directories under it.
+pub(super) const UMASK: u32 = 0o022;
 
 impl ModeChange {
     /// Reads an octal (`0755`) or symbolic (`u=rwX,go-w`) mode.

@@ -1,11 +1,12 @@
 //! Copying from a tree.
 //!
 //! What existing directories get is fsutil's rule: the destination of a copied directory keeps its metadata if it was
-//! there, directories within get the source's; parents that have to be made are 0755, or have the mode of the copies
-//! (fsutil pull request 228).
+//! there, but for its time; directories within get the source's; parents that have to be made are 0755, or have the octal
+//! mode of the copies (fsutil pull request 228), under BuildKit's usual mask.
 
 use std::collections::HashMap;
 
+use super::chmod::UMASK;
 use super::{FileOpError, ModeChange, Owner, ReadSmall};
 use crate::draft::{Draft, name_file};
 use crate::names::MAX_NAME_FILE;
@@ -97,10 +98,9 @@ impl Draft<'_> {
         let filter = action.source.filter()?;
         let node = source.get(&found.path);
         let is_directory = node.as_ref().is_some_and(|node| node.is_directory());
-        let dest = self.resolve(&path::clean(action.dest.as_bytes()), Follow::All);
-        let existed = dest.is_ok_and(|dest| self.get(&dest).is_some());
         let top = self.prepare(action, &found.name, is_directory)?;
-        if let Some(node) = node.filter(|node| is_directory && !existed && !node.implied) {
+        // The root is in no layer, whatever becomes of its time.
+        if let Some(node) = node.filter(|node| is_directory && !node.implied && !top.is_empty()) {
             self.set_time(&top, action.timestamp.unwrap_or(node.entry.mtime));
         }
         let mut inodes = HashMap::new();
@@ -111,7 +111,7 @@ impl Draft<'_> {
         })
     }
 
-    /// A directory that was made to copy into has the time of the one that is copied.
+    /// The directory that another one's contents are copied into gets that one's time.
     fn set_time(&mut self, path: &[u8], mtime: Time) {
         if let Some(there) = self.get(path) {
             let mut entry = there.clone();
@@ -129,8 +129,7 @@ impl Draft<'_> {
         is_directory: bool,
     ) -> Result<Vec<u8>, FileOpError> {
         let (owner, time) = (action.chown, action.timestamp);
-        let apply = |mode: &ModeChange| mode.apply(0o755, true) & 0o1777;
-        let mode = action.mode.as_ref().map_or(0o755, apply);
+        let mode = action.mode.as_ref().map_or(0o755, of_made_directory);
         let clean = path::clean(action.dest.as_bytes());
         let into = action.dest.ends_with('/') || action.dest.ends_with("/.");
         let ensured = if into {
@@ -265,5 +264,13 @@ impl Draft<'_> {
             })?),
         };
         Ok(())
+    }
+}
+
+/// The mode of directories that are made on the way, where copies get one.
+fn of_made_directory(of_copies: &ModeChange) -> u32 {
+    match of_copies {
+        ModeChange::Octal(mode) => mode & 0o777 & !UMASK,
+        ModeChange::Symbolic(_) => 0o755,
     }
 }

@@ -134,8 +134,12 @@ async fn execute(
         ));
     }
     let network = network(machine, job, executor, exec).map_err(&refuse)?;
-    started(machine, job, step, &emulated_by).await;
     let meta = exec.meta.clone().unwrap_or_default();
+    if !meta.cgroup_parent.is_empty() {
+        let text = "a parent of the step's control group (exec.meta.cgroup.parent) is not supported on this farm";
+        return Err(refuse(text.to_owned()));
+    }
+    started(machine, job, step, &emulated_by).await;
     let mut prepared = mounts::prepare(
         machine, job, step, executor, exec, inputs, &platform, caches,
     )

@@ -49,6 +49,17 @@ fn the_first_of_two_stages_is_not_built_when_nobody_needs_it() {
 }
 
 #[test]
+fn malformed_patterns_are_named_with_their_line() {
+    for (text, source) in [("COPY miss[ /", "miss["), ("COPY [\"a\" \"b\"]", "[a")] {
+        check(
+            &format!("FROM a\n{text}"),
+            Some((2, 2)),
+            &format!("invalid source {source:?}: syntax error in pattern"),
+        );
+    }
+}
+
+#[test]
 fn bases_that_do_not_exist_are_refused() {
     check(
         "FROM $NONE",

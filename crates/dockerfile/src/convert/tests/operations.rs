@@ -44,7 +44,6 @@ fn options_reach_the_step() {
         .attrs(&[
             ("add-hosts", "db=10.0.0.1"),
             ("hostname", "h"),
-            ("cgroup-parent", "c"),
             ("ulimit", "nofile=1:2"),
             ("shm-size", "4096"),
             ("force-network-mode", "none"),
@@ -52,14 +51,7 @@ fn options_reach_the_step() {
         ])
         .exec();
     let meta = found.meta.as_ref().expect("every exec has one");
-    assert_eq!(
-        (
-            meta.hostname.as_str(),
-            meta.cgroup_parent.as_str(),
-            meta.extra_hosts.len()
-        ),
-        ("h", "c", 1)
-    );
+    assert_eq!((meta.hostname.as_str(), meta.extra_hosts.len()), ("h", 1));
     assert_eq!(
         (meta.ulimit[0].hard, found.network()),
         (2, pb::NetMode::None)

@@ -1,0 +1,1 @@
+lib/v1/src/m.c

@@ -1,0 +1,1 @@
+lib/v2/src/m.c
