@@ -3,51 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use buildyard_tests::{
-    Buildx, Context, Login, Outcome, Registry, Serve, Server, push_base_image, push_lying_image,
-    wait_for,
-};
+use buildyard_tests::{Buildx, Context, Farm, Login, Registry, Serve, push_lying_image, wait_for};
 
-struct Farm {
-    registry: Registry,
-    base: String,
-    server: Server,
-    buildx: Buildx,
-    context: Context,
-}
-
-impl Farm {
-    fn new() -> Self {
-        Self::with_registry(Registry::start())
-    }
-
-    fn with_registry(registry: Registry) -> Self {
-        let base = push_base_image(&registry);
-        let server = Serve::up().start();
-        Self {
-            buildx: Buildx::new(&server.endpoint()),
-            context: Context::new(&[("file", "x")]),
-            registry,
-            base,
-            server,
-        }
-    }
-
-    fn build(&self, dockerfile: &str, args: &[&str]) -> Outcome {
-        let dockerfile = dockerfile
-            .replace("BASE", &self.base)
-            .replace("REGISTRY", &self.registry.host());
-        self.context.write("Dockerfile", &dockerfile);
-        let outcome = self.buildx.build(&self.context, args);
-        assert_eq!(self.server.status("/livez"), Some(200));
-        outcome
-    }
-
-    fn archive(&self, name: &str, bytes: &[u8]) {
-        let path = self.context.path().join(name);
-        std::fs::write(path, bytes).expect("writing an archive");
-    }
-}
+const SOON: Duration = Duration::from_secs(60);
 
 /// A tar of one member. The path goes in as it is, which the crate's own setter would refuse.
 fn tar_of(path: &str, kind: tar::EntryType, link: &str, size: u64) -> Vec<u8> {
@@ -68,8 +26,9 @@ fn archives_that_reach_out_or_blow_up_are_refused() {
     use tar::EntryType;
     let farm = Farm::new();
     let check = |name: &str, bytes: &[u8], text: &str| {
-        farm.archive(name, bytes);
-        farm.build(&format!("FROM scratch\nADD {name} /d/\n"), &[])
+        let context = Context::new(&[]);
+        std::fs::write(context.path().join(name), bytes).expect("writing an archive");
+        farm.build_in(&context, &format!("FROM scratch\nADD {name} /d/\n"), &[])
             .fails()
             .says(name)
             .says(text)
@@ -216,18 +175,16 @@ fn mistakes_are_shown_with_line_and_caret() {
 #[test]
 fn links_out_of_the_context_stay_links() {
     let farm = Farm::new();
-    std::os::unix::fs::symlink("/etc", farm.context.path().join("out")).expect("a link");
-    farm.build("FROM scratch\nCOPY out/passwd /\n", &[])
+    let context = Context::new(&[]);
+    std::os::unix::fs::symlink("/etc", context.path().join("out")).expect("a link");
+    let build = |dockerfile: &str| farm.build_in(&context, dockerfile, &[]);
+    build("FROM scratch\nCOPY out/passwd /\n")
         .fails()
         .says("passwd\": not found");
-    farm.build("FROM scratch\nCOPY out /d/\n", &[])
+    build("FROM scratch\nCOPY out /d/\n")
         .fails()
         .says("\"/out\": not found");
-    farm.build(
-        "FROM BASE\nCOPY . /d/\nRUN test \"$(readlink /d/out)\" = /etc\n",
-        &[],
-    )
-    .succeeds();
+    build("FROM BASE\nCOPY . /d/\nRUN test \"$(readlink /d/out)\" = /etc\n").succeeds();
 }
 
 #[test]
@@ -258,27 +215,28 @@ fn a_registry_that_wants_a_login_says_so() {
 #[test]
 fn a_client_that_leaves_amid_its_context_takes_nothing_with_it() {
     let farm = Farm::new();
-    farm.context.write("Dockerfile", "FROM scratch\nCOPY . /\n");
-    let big = std::fs::File::create(farm.context.path().join("big")).expect("a file");
+    let dockerfile = "FROM scratch\nCOPY . /\n";
+    let context = farm.context(dockerfile);
+    let big = std::fs::File::create(context.path().join("big")).expect("a file");
     big.set_len(64 << 30).expect("a sparse file");
     drop(big);
-    let client = farm.buildx.start(&farm.context, &[]);
-    let started = || {
-        farm.server
-            .cli(&["builds"])
-            .contains("running")
-            .then_some(())
+    let client = farm.buildx.start(&context, &[]);
+    let unfinished = || {
+        let folder = std::fs::read_dir(farm.server.data().join("flats/tmp")).expect("a folder");
+        let files = folder.flatten().filter_map(|file| file.metadata().ok());
+        files.map(|file| file.len()).sum::<u64>()
     };
-    wait_for("the build to run", Duration::from_secs(20), started);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("bytes of the context", SOON, || {
+        (unfinished() > 1 << 20).then_some(())
+    });
     client.kill();
-    let ended = || {
-        farm.server
-            .cli(&["builds"])
-            .contains("canceled")
-            .then_some(())
-    };
-    wait_for("the build to be given up", Duration::from_secs(20), ended);
-    std::fs::remove_file(farm.context.path().join("big")).expect("removing it");
-    farm.build("FROM scratch\nCOPY . /\n", &[]).succeeds();
+    wait_for("the build to be given up", SOON, || {
+        let builds = farm.server.cli(&["builds"]);
+        builds.contains("canceled").then_some(())
+    });
+    wait_for("the bytes to go", SOON, || {
+        (unfinished() == 0).then_some(())
+    });
+    std::fs::remove_file(context.path().join("big")).expect("removing it");
+    farm.build_in(&context, dockerfile, &[]).succeeds();
 }

@@ -1,41 +1,7 @@
 //! Promise: what existing setups send works unchanged, or is named.
 
-use buildyard_tests::{
-    Buildx, Context, Image, PLATFORMS, Registry, Serve, Server, inspect_raw, native_architecture,
-    push_base_image,
-};
+use buildyard_tests::{Farm, Image, PLATFORMS, inspect_raw, native_architecture};
 use serde_json::Value;
-
-struct Farm {
-    registry: Registry,
-    base: String,
-    server: Server,
-    buildx: Buildx,
-}
-
-impl Farm {
-    fn new() -> Self {
-        let registry = Registry::start();
-        let base = push_base_image(&registry);
-        let server = Serve::up().start();
-        let buildx = Buildx::new(&server.endpoint());
-        Self {
-            registry,
-            base,
-            server,
-            buildx,
-        }
-    }
-
-    fn context(&self, dockerfile: &str) -> Context {
-        let dockerfile = dockerfile.replace("BASE", &self.base);
-        Context::new(&[("Dockerfile", &dockerfile), ("file", "x")])
-    }
-
-    fn name(&self, name: &str) -> String {
-        format!("{}/{name}", self.registry.host())
-    }
-}
 
 #[test]
 fn flags_of_existing_setups_work_or_warn_once() {

@@ -220,13 +220,7 @@ fn unpacked(node: &Node<'_>, flats: &FlatFiles) -> Result<Option<Tree>, FileStep
     );
     let path = String::from_utf8_lossy(node.path).into_owned();
     let ingested = archive.map_err(|error| {
-        let mut text = format!("unpacking {path}: {error}");
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        FileStepError::Request(text)
+        FileStepError::Request(format!("unpacking {path}: {:#}", anyhow::Error::new(error)))
     })?;
     Ok(Some(Tree::merge(&[Arc::new(ingested.toc)])))
 }

@@ -1,0 +1,69 @@
+//! The farm that most tests begin with: a registry with the base image, `buildyard up`, and a client of it.
+
+use crate::{Buildx, Context, Outcome, Registry, Serve, Server, push_base_image};
+
+/// A registry with the base image, a server, and a real client whose builder it is.
+#[derive(Debug)]
+pub struct Farm {
+    /// Where the base image lies, and where results may go.
+    pub registry: Registry,
+    /// The name of the base image.
+    pub base: String,
+    /// The server.
+    pub server: Server,
+    /// The client.
+    pub buildx: Buildx,
+}
+
+impl Farm {
+    /// `buildyard up`, as it comes.
+    #[expect(clippy::new_without_default, reason = "it starts processes")]
+    pub fn new() -> Self {
+        Self::serving(&Serve::up())
+    }
+
+    /// Another server, or one with more arguments.
+    pub fn serving(serve: &Serve) -> Self {
+        let registry = Registry::start();
+        let base = push_base_image(&registry);
+        let server = serve.start();
+        let buildx = Buildx::new(&server.endpoint());
+        Self {
+            registry,
+            base,
+            server,
+            buildx,
+        }
+    }
+
+    /// The name of a repository, or of an image, in the registry.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry.host())
+    }
+
+    /// A Dockerfile in which `BASE` stands for the base image and `REGISTRY` for the registry.
+    pub fn dockerfile(&self, text: &str) -> String {
+        text.replace("BASE", &self.base)
+            .replace("REGISTRY", &self.registry.host())
+    }
+
+    /// A context with such a Dockerfile, and a `file` with an `x` in it.
+    pub fn context(&self, dockerfile: &str) -> Context {
+        Context::new(&[("Dockerfile", &self.dockerfile(dockerfile)), ("file", "x")])
+    }
+
+    /// Builds such a Dockerfile with what is in `context`, and asserts that the server is alive afterwards.
+    #[track_caller]
+    pub fn build_in(&self, context: &Context, dockerfile: &str, args: &[&str]) -> Outcome {
+        context.write("Dockerfile", &self.dockerfile(dockerfile));
+        let outcome = self.buildx.build(context, args);
+        assert_eq!(self.server.status("/livez"), Some(200));
+        outcome
+    }
+
+    /// Builds such a Dockerfile in a new [`Self::context`].
+    #[track_caller]
+    pub fn build(&self, dockerfile: &str, args: &[&str]) -> Outcome {
+        self.build_in(&self.context(dockerfile), dockerfile, args)
+    }
+}
