@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use buildyard_tests::{Buildx, Context, Farm, Login, Registry, Serve, push_lying_image, wait_for};
+use buildyard_tests::{
+    Buildx, Context, Farm, Login, PLATFORMS, Registry, Serve, push_lying_image, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,31 @@ fn commands_that_flood_or_die_are_told() {
         .fails()
         .says("exit code: 137")
         .says("Dockerfile:2");
+}
+
+#[test]
+fn a_step_that_needs_more_memory_than_it_may_says_so() {
+    let farm = Farm::serving(&Serve::up().args(&["--step-memory", "64M"]));
+    let killed =
+        "cannot allocate memory: killed by the kernel because it needed more than the 64 MiB";
+    for platform in PLATFORMS.split(',') {
+        let dockerfile = "FROM BASE\nRUN dd if=/dev/zero of=/dev/null bs=300M count=1\n";
+        farm.build(dockerfile, &["--platform", platform])
+            .fails()
+            .says(&format!("exit code: 137: {killed}"))
+            .says("(--step-memory)")
+            .says("Dockerfile:2")
+            .says(">>> RUN dd");
+    }
+    // The shell lives on and has an exit code of its own.
+    farm.build(
+        "FROM BASE\nRUN dd if=/dev/zero of=/dev/null bs=300M count=1 || exit 3\n",
+        &[],
+    )
+    .fails()
+    .says(&format!("exit code: 3: {killed}"));
+    farm.build("FROM BASE\nRUN dd if=/dev/zero of=/f bs=1M count=8\n", &[])
+        .succeeds();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::spec::JobStep;
 use super::step::{Made, started};
 use crate::network::StepNetwork;
 use crate::runner::Runner;
-use crate::runner::{Chunk, ContainerSpec, Limits, OutputLimits, Security, StepIo, Stream};
+use crate::runner::{Chunk, ContainerSpec, OutputLimits, Security, StepIo, Stream};
 
 pub(super) use executor::{Executor, ExecutorConfig};
 
@@ -130,7 +130,7 @@ async fn execute(
         resolv_conf: process::resolv_conf(&network),
         network,
         security: Security::Sandbox,
-        limits: Limits::default(),
+        limits: executor.limits.clone(),
         user_namespace: None,
     };
     if let Some(emulator) = emulator {
@@ -143,7 +143,7 @@ async fn execute(
     };
     let running = executor.runner.run(spec, io, stop.clone());
     let (ran, ()) = tokio::join!(running, pass_on(machine, job, step, chunks));
-    outcome::judge(step, &meta, ran)?
+    outcome::judge(step, &meta, &executor.limits, ran)?
         .finish(machine, prepared, emulated_by)
         .await
 }
