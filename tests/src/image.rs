@@ -170,14 +170,13 @@ impl Layout {
             format!("oci:{}:base", self.dir.display()),
             format!("docker://{name}"),
         );
-        read::skopeo(&[
-            "copy",
-            "--quiet",
-            "--all",
-            "--dest-tls-verify=false",
-            &from,
-            &to,
-        ]);
+        let mut args = vec!["copy", "--quiet", "--all", "--dest-tls-verify=false"];
+        let credentials = registry.credentials();
+        if let Some(credentials) = &credentials {
+            args.extend(["--dest-creds", credentials]);
+        }
+        args.extend([from.as_str(), to.as_str()]);
+        read::skopeo(&args);
         name
     }
 

@@ -23,6 +23,7 @@ mod registry;
 mod running;
 mod scratch;
 mod server;
+mod tokens;
 mod wait;
 
 pub use buildx::{Buildx, Outcome};
@@ -40,6 +41,7 @@ pub use registry::{Login, Registry};
 pub use running::Running;
 pub use scratch::Scratch;
 pub use server::{Serve, Server};
+pub use tokens::TokenRequest;
 pub use wait::wait_for;
 
 /// Both platforms that the farm is asked for in most tests.
