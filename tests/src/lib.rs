@@ -30,7 +30,7 @@ pub use buildx::{Buildx, Outcome};
 pub use certificates::Certificates;
 pub use context::Context;
 pub use farm::Farm;
-pub use image::{push_base_image, push_lying_image};
+pub use image::{push_base_image, push_lying_image, push_repacked_image};
 pub use netns::OtherNetwork;
 pub use port::free_port;
 pub use process::Process;

@@ -25,7 +25,7 @@ pub struct Registry {
     tokens: Option<TokenServer>,
     login: Login,
     port: u16,
-    _data: Scratch,
+    data: Scratch,
 }
 
 impl Registry {
@@ -85,7 +85,7 @@ impl Registry {
             tokens,
             login,
             port,
-            _data: data,
+            data,
         }
     }
 
@@ -116,6 +116,22 @@ impl Registry {
         let hit =
             |line: &&str| line.contains("HTTP/") && parts.iter().all(|part| line.contains(part));
         log.lines().filter(hit).count()
+    }
+
+    /// Leaves nothing but the first `bytes` bytes of a blob, as a full disk or a crash may have. Returns how many it had.
+    ///
+    /// # Panics
+    /// It has no such blob.
+    pub fn truncate(&self, digest: &str, bytes: u64) -> u64 {
+        let hex = digest.trim_start_matches("sha256:");
+        let folder = "blobs/docker/registry/v2/blobs/sha256";
+        let file = format!("{folder}/{}/{hex}/data", &hex[..2]);
+        let file = self.data.path().join(file);
+        let file = std::fs::File::options().write(true).open(file);
+        let file = file.expect("opening a blob");
+        let size = file.metadata().expect("the size of a blob").len();
+        file.set_len(bytes).expect("truncating a blob");
+        size
     }
 
     /// Stops it: from then on nobody answers at its address.

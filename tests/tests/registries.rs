@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use buildyard_tests::{Farm, Login, PLATFORMS, Registry, wait_for};
+use buildyard_tests::{
+    Farm, Login, PLATFORMS, Registry, inspect_raw, native_architecture, push_repacked_image,
+    wait_for,
+};
+use serde_json::Value;
 
 const USING_THE_BASE: &str = "FROM BASE\nRUN id > /who\nCOPY file /\n";
 
@@ -94,4 +98,57 @@ fn a_registry_that_wants_a_password_gets_the_clients() {
         .fails()
         .says(&name)
         .says("docker login");
+}
+
+/// The digests of the layers that an image has for this machine's platform.
+fn layers(name: &str) -> Vec<String> {
+    let index = inspect_raw(name);
+    let manifests = index["manifests"].as_array().expect("an index");
+    let native = |entry: &&Value| entry["platform"]["architecture"] == native_architecture();
+    let entry = manifests.iter().find(native).expect("a manifest");
+    let repository = name.rsplit_once(':').expect("a tag").0;
+    let digest = entry["digest"].as_str().expect("a digest");
+    let manifest = inspect_raw(&format!("{repository}@{digest}"));
+    let layers = manifest["layers"].as_array().expect("layers");
+    let digests = layers.iter().filter_map(|layer| layer["digest"].as_str());
+    digests.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_truncated_layer_is_named_with_its_place_and_what_came_of_it() {
+    let farm = Farm::new();
+    let layer = layers(&farm.base).pop().expect("a layer");
+    let size = farm.registry.truncate(&layer, 1000);
+    let blob = format!("{}@{layer}", farm.name("base/busybox"));
+    farm.build("FROM BASE\nRUN true\n", &[])
+        .fails()
+        .says(&format!("pulling a layer: {blob}: the connection broke"))
+        .says(&format!("after 1000 of {size} bytes"))
+        .says("it is tried again")
+        .says(">>> RUN true")
+        .does_not_say("Internal");
+    let tries = farm.registry.requests(&["\"GET ", &layer]);
+    assert!((2..=30).contains(&tries), "{tries} tries");
+}
+
+#[test]
+fn images_that_pack_the_same_layers_differently_keep_their_own() {
+    let mut farm = Farm::new();
+    let base = layers(&farm.base);
+    farm.build("FROM BASE\nRUN true\n", &[]).succeeds();
+    let other = Registry::start();
+    let repacked = push_repacked_image(&other);
+    farm.registry.stop();
+    // Everything is known of these layers already, but not that they can be had in this form and from there.
+    let name = format!("{}/out:1", other.host());
+    let output = format!("type=image,name={name},push=true");
+    let platform = format!("linux/{}", native_architecture());
+    let args = ["--platform", &platform, "--output", &output];
+    farm.build(&format!("FROM {repacked}\nCOPY file /\n"), &args)
+        .succeeds();
+    let manifest = inspect_raw(&name);
+    let out = manifest["layers"].as_array().expect("layers").iter();
+    let out: Vec<&str> = out.filter_map(|layer| layer["digest"].as_str()).collect();
+    assert_eq!(out[..2], layers(&repacked));
+    assert!(base.iter().all(|layer| !out.contains(&layer.as_str())));
 }

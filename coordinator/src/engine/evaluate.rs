@@ -37,6 +37,8 @@ pub(super) struct Evaluation<'a> {
     pub(super) failures: usize,
     /// Which workers that was.
     pub(super) failed_on: Vec<WorkerId>,
+    /// How often a layer was lost.
+    pub(super) losses: usize,
     /// Where the jobs are.
     pub(super) workers: HashMap<JobId, WorkerId>,
     /// How often missing steps were planned.
@@ -72,6 +74,7 @@ impl Engine {
             known: HashMap::new(),
             in_jobs: HashMap::new(),
             failures: 0,
+            losses: 0,
             failed_on: Vec::new(),
             workers: HashMap::new(),
             plans: 0,
