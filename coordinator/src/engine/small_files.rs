@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_layer::{Extent, ExtentSource, FileReader, Follow, Kind, Tree};
 use buildyard_model::FlatId;
-use buildyard_session::{Pack, PackError, SyncRequest};
+use buildyard_session::{Pack, PackError, SyncLimits, SyncRequest};
 
 use crate::backend::{Build, BuildError};
 
@@ -13,6 +13,8 @@ use crate::backend::{Build, BuildError};
 const FILE_BYTES: usize = 4 << 20;
 /// All of one transfer together.
 const ALL_BYTES: usize = 4 * FILE_BYTES;
+/// Paths of one transfer: the files, the folders they lie in, and what links in them lead to.
+const MOST_ENTRIES: usize = 10_000;
 
 /// Files of one of the client's directories.
 pub(super) struct SmallFiles {
@@ -31,6 +33,11 @@ impl SmallFiles {
         let request = SyncRequest {
             dir_name: dir.to_owned(),
             follow_paths: paths,
+            limits: SyncLimits {
+                entries: MOST_ENTRIES,
+                bytes: ALL_BYTES as u64,
+                ..SyncLimits::default()
+            },
             ..SyncRequest::default()
         };
         let pack = Box::new(bytes.clone());
