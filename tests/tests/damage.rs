@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use buildyard_tests::{Farm, Image, Registry, Serve, native_architecture};
+use buildyard_tests::{Farm, Image, Registry, Scratch, Serve, native_architecture};
 
 const DOCKERFILE: &str = "FROM BASE AS made\nRUN echo made > /made && head -c 300000 /dev/zero > /zeros\n\
      FROM BASE\nCOPY --from=made /made /zeros /\nCOPY file /file\nRUN cat /made /file > /both\n";
@@ -53,28 +53,36 @@ fn survives(encodings: bool) {
     let serve = Serve::up();
     let mut farm = Farm::serving(&serve);
     let other = Registry::start();
-    let push = |farm: &Farm, name: &str, args: &[&str]| {
+    let push = |farm: &Farm, name: &str| {
         let output = format!("type=image,name={name},push=true");
-        let args = [&["--output", &output], args].concat();
-        farm.build(DOCKERFILE, &args).succeeds()
+        farm.build(DOCKERFILE, &["--output", &output]).succeeds();
     };
-    push(&farm, &farm.name("out:0"), &[]);
+    let check = |image: &str| {
+        let image = Image::read(image, native_architecture());
+        assert_eq!(image.text("both"), "made\nx");
+        assert_eq!(image.text("zeros").len(), 300_000);
+    };
+    let folder = Scratch::new();
+    push(&farm, &farm.name("out:0"));
     for (number, how) in DAMAGES.into_iter().enumerate() {
         assert!(farm.server.stop().success());
         damage(&farm.server.data(), encodings, how);
         farm.server = serve.start();
-        // A step that is new, so that the layers' bytes are looked at; a registry that has nothing of it.
+        // The registry has nothing of it, so every byte is needed.
         let name = format!("{}/out{number}:1", other.host());
-        push(&farm, &name, &[]);
-        let image = Image::pull(&name, native_architecture());
-        assert_eq!(image.text("both"), "made\nx");
-        let lines =
-            "FROM BASE AS made\nRUN echo made > /made && head -c 300000 /dev/zero > /zeros\n";
-        farm.build(
-            &format!("{lines}RUN test \"$(wc -c < /zeros)\" = 300000 && echo {number}\n"),
-            &[],
-        )
-        .succeeds();
+        push(&farm, &name);
+        check(&format!("docker://{name}"));
+        assert!(farm.server.stop().success());
+        damage(&farm.server.data(), encodings, how);
+        farm.server = serve.start();
+        let file = folder.path().join(format!("{number}.tar"));
+        let archive = format!("type=oci,dest={}", file.display());
+        farm.build(DOCKERFILE, &["--output", &archive]).succeeds();
+        check(&format!("oci-archive:{}", file.display()));
+        // A new step on what there is.
+        let step =
+            format!("{DOCKERFILE}RUN test \"$(wc -c < /zeros)\" = 300000 && echo {number}\n");
+        farm.build(&step, &[]).succeeds();
     }
 }
 
