@@ -94,6 +94,7 @@ impl Engine {
 impl Evaluation<'_> {
     async fn run(&mut self) -> Result<Vec<Chain>, BuildError> {
         self.declare();
+        super::wildcards::check(&self.graph)?;
         self.recall();
         loop {
             self.sources().await?;
