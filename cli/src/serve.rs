@@ -43,16 +43,7 @@ pub async fn run(command: ServeCommand) -> Result<(), Failure> {
 async fn up(args: UpArgs) -> Result<(), Failure> {
     let config = coordinator_config(&args.endpoint, &args.store, None, None, args.grace)?;
     let offer = offer(&args.offer)?;
-    let name = machine_name();
-    serve(
-        config,
-        name,
-        offer.platforms,
-        offer.slots,
-        args.offer.allow_host_network,
-        args.cache_limit,
-    )
-    .await
+    serve(config, machine_name(), offer, args.cache_limit).await
 }
 
 async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
@@ -67,25 +58,20 @@ async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
         .map(|url| path_of(url, "file:", "--blobs"))
         .transpose()?;
     let config = coordinator_config(&args.endpoint, &args.store, database, blobs, args.grace)?;
-    serve(
-        config,
-        BUILT_IN.to_owned(),
-        Some(Vec::new()),
-        None,
-        false,
-        // It executes nothing, so it unpacks nothing.
-        SizeLimit::Bytes(u64::MAX),
-    )
-    .await
+    let nothing = OfferConfig {
+        platforms: Some(Vec::new()),
+        ..OfferConfig::default()
+    };
+    // It executes nothing, so it unpacks nothing.
+    let unlimited = SizeLimit::Bytes(u64::MAX);
+    serve(config, BUILT_IN.to_owned(), nothing, unlimited).await
 }
 
 /// A coordinator with a worker in the same process.
 async fn serve(
     config: CoordinatorConfig,
     name: String,
-    platforms: Option<Vec<Platform>>,
-    slots: Option<u32>,
-    allow_host_network: bool,
+    offer: OfferConfig,
     cache_limit: SizeLimit,
 ) -> Result<(), Failure> {
     let data = config.data.join("worker");
@@ -99,10 +85,11 @@ async fn serve(
         name,
         channel: coordinator.in_process(),
         data,
-        slots: slots.unwrap_or_else(processors),
-        platforms,
-        allow_host_network,
-        allow_host_binfmt: false,
+        slots: offer.slots.unwrap_or_else(processors),
+        platforms: offer.platforms,
+        allow_host_network: offer.allow_host_network,
+        allow_host_binfmt: offer.allow_host_binfmt,
+        step_memory: offer.step_memory,
         shared_flats: Some(coordinator.flats()),
         cache_limit,
         // The coordinator has given the builds their time before.
@@ -144,8 +131,9 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         data: args.data,
         slots: offer.slots.unwrap_or_else(processors),
         platforms: offer.platforms,
-        allow_host_network: args.offer.allow_host_network,
-        allow_host_binfmt: args.offer.allow_host_binfmt,
+        allow_host_network: offer.allow_host_network,
+        allow_host_binfmt: offer.allow_host_binfmt,
+        step_memory: offer.step_memory,
         shared_flats: None,
         cache_limit: args.cache_limit,
         grace: Duration::from_secs(args.grace),
@@ -209,6 +197,12 @@ pub struct OfferConfig {
     pub platforms: Option<Vec<Platform>>,
     /// How many steps at once; none: one for each processor.
     pub slots: Option<u32>,
+    /// Whether steps may use the machine's network.
+    pub allow_host_network: bool,
+    /// Whether QEMU may be registered with the machine's kernel.
+    pub allow_host_binfmt: bool,
+    /// Most memory of one step, in bytes; none: no limit.
+    pub step_memory: Option<u64>,
 }
 
 /// Checks the flags of an endpoint.
@@ -268,6 +262,9 @@ pub fn offer(args: &OfferArgs) -> Result<OfferConfig, Failure> {
     Ok(OfferConfig {
         platforms: (!platforms.is_empty()).then_some(platforms),
         slots: args.slots,
+        allow_host_network: args.allow_host_network,
+        allow_host_binfmt: args.allow_host_binfmt,
+        step_memory: args.step_memory,
     })
 }
 
@@ -385,6 +382,8 @@ mod tests {
             "linux/aarch64,arm",
             "--slots",
             "3",
+            "--step-memory",
+            "2G",
         ];
         let ServeCommand::Worker(args) = Line::try_parse_from(line).unwrap().command else {
             panic!("not a worker")
@@ -397,7 +396,16 @@ mod tests {
                 "linux/arm/v7".parse().unwrap()
             ]
         );
-        assert_eq!(offer.slots, Some(3));
+        assert_eq!((offer.slots, offer.step_memory), (Some(3), Some(2 << 30)));
+    }
+
+    #[test]
+    fn a_step_gets_a_size_that_it_can_start_with() {
+        for size in ["4M", "10%", "much"] {
+            let line = ["buildyard", "up", "--data", "d", "--step-memory", size];
+            let error = Line::try_parse_from(line).unwrap_err().to_string();
+            assert!(error.contains("--step-memory"), "{error}");
+        }
     }
 
     #[test]

@@ -28,7 +28,15 @@ impl Farm {
 
     /// Another server, or one with more arguments.
     pub fn serving(serve: &Serve) -> Self {
-        let registry = Registry::start();
+        Self::with(serve, Registry::start())
+    }
+
+    /// Another registry. The client is not logged in there.
+    pub fn with_registry(registry: Registry) -> Self {
+        Self::with(&Serve::up(), registry)
+    }
+
+    fn with(serve: &Serve, registry: Registry) -> Self {
         let base = push_base_image(&registry);
         let server = serve.start();
         let buildx = Buildx::new(&server.endpoint());
@@ -67,6 +75,11 @@ impl Farm {
         wait_for(&format!("{text:?} in a log"), SOON, || {
             (self.logged(text) >= times).then_some(())
         });
+    }
+
+    /// Another client of the same server, which has nothing of the first one's.
+    pub fn stranger(&self) -> Buildx {
+        Buildx::new(&self.server.endpoint())
     }
 
     /// The name of a repository, or of an image, in the registry.

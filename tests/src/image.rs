@@ -31,8 +31,21 @@ const MADE: u64 = 1_577_836_800;
 /// # Panics
 /// It cannot be made or pushed.
 pub fn push_base_image(registry: &Registry) -> String {
+    push_base(registry, "base/busybox:latest", Compression::fast())
+}
+
+/// Pushes the base image with the same layers, but packed harder, and returns its name.
+///
+/// # Panics
+/// It cannot be made or pushed.
+pub fn push_repacked_image(registry: &Registry) -> String {
+    push_base(registry, "repacked:latest", Compression::best())
+}
+
+fn push_base(registry: &Registry, name: &str, level: Compression) -> String {
     let scratch = Scratch::new();
     let mut layout = Layout::new(scratch.path());
+    layout.level = level;
     let settings = layout.layer(&settings());
     let manifests: Vec<Value> = ["amd64", "arm64"]
         .iter()
@@ -41,7 +54,7 @@ pub fn push_base_image(registry: &Registry) -> String {
             layout.image(architecture, &[settings.clone(), programs])
         })
         .collect();
-    layout.push(&manifests, registry, "base/busybox:latest")
+    layout.push(&manifests, registry, name)
 }
 
 /// Pushes an image whose only layer is not what its configuration says: it promises the base image's first layer. Returns
@@ -105,6 +118,7 @@ fn applets() -> Vec<String> {
 /// An image layout being written.
 struct Layout {
     dir: PathBuf,
+    level: Compression,
     diff_ids: BTreeMap<String, String>,
 }
 
@@ -115,6 +129,7 @@ impl Layout {
             .expect("writing the layout's version");
         Self {
             dir: dir.to_owned(),
+            level: Compression::fast(),
             diff_ids: BTreeMap::new(),
         }
     }
@@ -132,7 +147,7 @@ impl Layout {
 
     fn layer(&mut self, tree: &Tree) -> Value {
         let tar = tar_of(tree);
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut gzip = GzEncoder::new(Vec::new(), self.level);
         gzip.write_all(&tar).expect("compressing into memory");
         let descriptor = self.blob(LAYER, &gzip.finish().expect("compressing into memory"));
         let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
@@ -170,14 +185,13 @@ impl Layout {
             format!("oci:{}:base", self.dir.display()),
             format!("docker://{name}"),
         );
-        read::skopeo(&[
-            "copy",
-            "--quiet",
-            "--all",
-            "--dest-tls-verify=false",
-            &from,
-            &to,
-        ]);
+        let mut args = vec!["copy", "--quiet", "--all", "--dest-tls-verify=false"];
+        let credentials = registry.credentials();
+        if let Some(credentials) = &credentials {
+            args.extend(["--dest-creds", credentials]);
+        }
+        args.extend([from.as_str(), to.as_str()]);
+        read::skopeo(&args);
         name
     }
 

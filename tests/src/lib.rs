@@ -24,13 +24,14 @@ mod registry;
 mod running;
 mod scratch;
 mod server;
+mod tokens;
 mod wait;
 
 pub use buildx::{Buildx, Outcome};
 pub use certificates::Certificates;
 pub use context::Context;
 pub use farm::Farm;
-pub use image::{push_base_image, push_lying_image};
+pub use image::{push_base_image, push_lying_image, push_repacked_image};
 pub use mark::Mark;
 pub use netns::OtherNetwork;
 pub use port::free_port;
@@ -42,6 +43,7 @@ pub use registry::{Login, Registry};
 pub use running::Running;
 pub use scratch::{Scratch, containers_of, network_of};
 pub use server::{Serve, Server};
+pub use tokens::TokenRequest;
 pub use wait::wait_for;
 
 /// Both platforms that the farm is asked for in most tests.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::tokens::{TokenRequest, TokenServer};
 use crate::{Process, Scratch, free_port, programs, server};
 
 /// Who may use a registry.
@@ -13,14 +14,18 @@ pub enum Login {
     Open,
     /// Those who know [`Registry::USER`] and [`Registry::PASSWORD`] (HTTP's Basic).
     Basic,
+    /// Those who have a token from the registry's token server, which gives them to the same user.
+    Token,
 }
 
 /// A registry with nothing in it.
 #[derive(Debug)]
 pub struct Registry {
     process: Process,
+    tokens: Option<TokenServer>,
+    login: Login,
     port: u16,
-    _data: Scratch,
+    data: Scratch,
 }
 
 impl Registry {
@@ -55,6 +60,15 @@ impl Registry {
             std::fs::write(file("users"), users).expect("writing the users");
             config["auth"] = json!({"htpasswd": {"realm": "test", "path": file("users")}});
         }
+        let tokens = (login == Login::Token).then(TokenServer::start);
+        if let Some(tokens) = &tokens {
+            std::fs::write(file("trusted.pem"), tokens.certificate())
+                .expect("writing a certificate");
+            config["auth"] = json!({"token": {
+                "realm": tokens.realm(), "service": "registry of a test", "issuer": TokenServer::ISSUER,
+                "rootcertbundle": file("trusted.pem"),
+            }});
+        }
         // The configuration is YAML, of which JSON is a part.
         std::fs::write(file("config.yml"), config.to_string()).expect("writing the configuration");
         let program = programs::docker_registry().display().to_string();
@@ -68,8 +82,10 @@ impl Registry {
         process.wait_ready(Duration::from_secs(20), up);
         Self {
             process,
+            tokens,
+            login,
             port,
-            _data: data,
+            data,
         }
     }
 
@@ -78,12 +94,44 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// `USER:PASSWORD` for programs that need one here.
+    pub(crate) fn credentials(&self) -> Option<String> {
+        (self.login != Login::Open).then(|| format!("{}:{}", Self::USER, Self::PASSWORD))
+    }
+
+    /// What its token server was asked for so far, refusals included.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn token_requests(&self) -> Vec<TokenRequest> {
+        self.tokens
+            .as_ref()
+            .expect("a registry with a token server")
+            .requests()
+    }
+
     /// How many requests it answered whose line in the access log has all these parts, e.g. `["\"PUT ", "/manifests/"]`.
     pub fn requests(&self, parts: &[&str]) -> usize {
         let log = self.process.log();
         let hit =
             |line: &&str| line.contains("HTTP/") && parts.iter().all(|part| line.contains(part));
         log.lines().filter(hit).count()
+    }
+
+    /// Leaves nothing but the first `bytes` bytes of a blob, as a full disk or a crash may have. Returns how many it had.
+    ///
+    /// # Panics
+    /// It has no such blob.
+    pub fn truncate(&self, digest: &str, bytes: u64) -> u64 {
+        let hex = digest.trim_start_matches("sha256:");
+        let folder = "blobs/docker/registry/v2/blobs/sha256";
+        let file = format!("{folder}/{}/{hex}/data", &hex[..2]);
+        let file = self.data.path().join(file);
+        let file = std::fs::File::options().write(true).open(file);
+        let file = file.expect("opening a blob");
+        let size = file.metadata().expect("the size of a blob").len();
+        file.set_len(bytes).expect("truncating a blob");
+        size
     }
 
     /// Stops it: from then on nobody answers at its address.

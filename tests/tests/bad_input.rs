@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use buildyard_tests::{Buildx, Context, Farm, Login, Registry, Serve, push_lying_image, wait_for};
+use buildyard_tests::{Context, Farm, PLATFORMS, Serve, push_lying_image, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -97,6 +97,31 @@ fn commands_that_flood_or_die_are_told() {
 }
 
 #[test]
+fn a_step_that_needs_more_memory_than_it_may_says_so() {
+    let farm = Farm::serving(&Serve::up().args(&["--step-memory", "64M"]));
+    let killed =
+        "cannot allocate memory: killed by the kernel because it needed more than the 64 MiB";
+    for platform in PLATFORMS.split(',') {
+        let dockerfile = "FROM BASE\nRUN dd if=/dev/zero of=/dev/null bs=300M count=1\n";
+        farm.build(dockerfile, &["--platform", platform])
+            .fails()
+            .says(&format!("exit code: 137: {killed}"))
+            .says("(--step-memory)")
+            .says("Dockerfile:2")
+            .says(">>> RUN dd");
+    }
+    // The shell lives on and has an exit code of its own.
+    farm.build(
+        "FROM BASE\nRUN dd if=/dev/zero of=/dev/null bs=300M count=1 || exit 3\n",
+        &[],
+    )
+    .fails()
+    .says(&format!("exit code: 3: {killed}"));
+    farm.build("FROM BASE\nRUN dd if=/dev/zero of=/f bs=1M count=8\n", &[])
+        .succeeds();
+}
+
+#[test]
 fn mistakes_are_shown_with_line_and_caret() {
     let farm = Farm::new();
     let check = |dockerfile: &str, args: &[&str], texts: &[&str]| {
@@ -185,31 +210,6 @@ fn links_out_of_the_context_stay_links() {
         .fails()
         .says("\"/out\": not found");
     build("FROM BASE\nCOPY . /d/\nRUN test \"$(readlink /d/out)\" = /etc\n").succeeds();
-}
-
-#[test]
-fn a_registry_that_wants_a_login_says_so() {
-    let server = Serve::up().start();
-    let registry = Registry::with_login(Login::Basic);
-    let buildx = Buildx::new(&server.endpoint());
-    let context = Context::new(&[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "x")]);
-    let name = format!("{}/out:1", registry.host());
-    let push = || buildx.build(&context, &["-t", &name, "--push"]);
-    push().fails().says("failed to push").says("docker login");
-    buildx.log_in(&registry.host(), Registry::USER, "wrong");
-    push().fails().says("failed to push");
-    buildx.log_in(&registry.host(), Registry::USER, Registry::PASSWORD);
-    push().succeeds();
-    // The base image is asked for with the same credentials, and with no others.
-    context.write("Dockerfile", &format!("FROM {name}\nLABEL a=b\n"));
-    push().succeeds();
-    let stranger = Buildx::new(&server.endpoint());
-    stranger
-        .build(&context, &["--no-cache", "-o", "type=cacheonly"])
-        .fails()
-        .says(&name)
-        .says("docker login");
-    assert_eq!(server.status("/livez"), Some(200));
 }
 
 #[test]

@@ -68,27 +68,66 @@ fn mistakes_in_a_dockerfile_are_pointed_at() {
 }
 
 #[test]
-fn an_image_that_cannot_be_had_is_named() {
+fn a_wildcard_that_is_none_is_pointed_at() {
+    let farm = Farm::new();
+    for instruction in [
+        "COPY miss[ /",
+        "ADD [a- /x/",
+        "COPY --from=BASE /bin/[ /",
+        "COPY --exclude=[ . /",
+    ] {
+        let dockerfile = format!("FROM BASE\n{instruction}\n");
+        let shown = farm.dockerfile(instruction);
+        let said = [
+            "Dockerfile:2",
+            &format!(">>> {shown}"),
+            "syntax error in pattern",
+        ];
+        fails(&farm, &dockerfile, &[], &said);
+    }
+}
+
+#[test]
+fn an_ignore_file_that_cannot_be_used_is_named() {
+    let farm = Farm::new();
+    let context = Context::new(&[(".dockerignore", "ok\nbad[\n")]);
+    farm.build_in(&context, "FROM scratch\nCOPY . /\n", &[])
+        .fails()
+        .says(".dockerignore")
+        .says("bad[");
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_named_with_the_reason() {
     let mut farm = Farm::new();
-    fails(
-        &farm,
-        "FROM REGISTRY/no/such:1\n",
-        &[],
-        &["no/such:1", "not found"],
-    );
-    fails(
+    let check = |farm: &Farm, dockerfile: &str, args: &[&str], texts: &[&str]| {
+        fails(
+            farm,
+            dockerfile,
+            args,
+            &[texts, &["Dockerfile:1", ">>> FROM"]].concat(),
+        );
+    };
+    let missing = ["no/such:1: not found"];
+    check(&farm, "FROM REGISTRY/no/such:1\n", &[], &missing);
+    let other_platform = [
+        "base/busybox:latest: no match for platform linux/s390x in manifest: not found",
+        "the image has linux/amd64, linux/arm64",
+    ];
+    check(
         &farm,
         "FROM BASE\nRUN true\n",
         &["--platform", "linux/s390x"],
-        &["linux/s390x"],
+        &other_platform,
     );
     farm.registry.stop();
-    fails(
-        &farm,
-        "FROM REGISTRY/other/image:1\n",
-        &[],
-        &["other/image:1"],
-    );
+    let host = farm.registry.host();
+    let down = [
+        "other/image:1: the registry",
+        &format!("{host} cannot be reached"),
+        "is it running",
+    ];
+    check(&farm, "FROM REGISTRY/other/image:1\n", &[], &down);
 }
 
 #[test]

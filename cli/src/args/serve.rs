@@ -66,6 +66,22 @@ pub struct OfferArgs {
     /// Register QEMU with this machine's kernel where no other way of emulating works
     #[arg(long)]
     pub allow_host_binfmt: bool,
+    /// Most memory that one step may use, e.g. 4G; a command that needs more is killed and the build says why [default: no
+    /// limit]
+    #[arg(long, value_name = "SIZE", value_parser = step_memory)]
+    pub step_memory: Option<u64>,
+}
+
+/// The runtime itself needs some memory of its container's until the command has started.
+const LEAST_STEP_MEMORY: u64 = 32 << 20;
+
+fn step_memory(text: &str) -> Result<u64, String> {
+    match text.parse::<SizeLimit>() {
+        Ok(SizeLimit::Bytes(bytes)) if bytes >= LEAST_STEP_MEMORY => Ok(bytes),
+        Ok(SizeLimit::Bytes(_)) => Err("no step starts with less than 32M".to_owned()),
+        Ok(SizeLimit::Percent(_)) => Err("write it in bytes, like 4G or 512MiB".to_owned()),
+        Err(_) => Err("write it like 4G or 512MiB".to_owned()),
+    }
 }
 
 /// `buildyard up`.

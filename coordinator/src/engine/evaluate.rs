@@ -37,6 +37,8 @@ pub(super) struct Evaluation<'a> {
     pub(super) failures: usize,
     /// Which workers that was.
     pub(super) failed_on: Vec<WorkerId>,
+    /// How often a layer was lost.
+    pub(super) losses: usize,
     /// Where the jobs are.
     pub(super) workers: HashMap<JobId, WorkerId>,
     /// How often missing steps were planned.
@@ -75,6 +77,7 @@ impl Engine {
             known: HashMap::new(),
             in_jobs: HashMap::new(),
             failures: 0,
+            losses: 0,
             failed_on: Vec::new(),
             workers: HashMap::new(),
             plans: 0,
@@ -94,6 +97,7 @@ impl Engine {
 impl Evaluation<'_> {
     async fn run(&mut self) -> Result<Vec<Chain>, BuildError> {
         self.declare();
+        super::wildcards::check(&self.graph)?;
         self.recall();
         loop {
             self.sources().await?;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use buildyard_model::{Chain, StepDigest};
+use buildyard_model::{Chain, LayerId, StepDigest};
 use buildyard_proto::v1::{self as proto, step_event::Event};
 use buildyard_session::TokenRequest;
+use buildyard_store::Pulled;
 use tonic::Status;
 
 use super::state::{BuildState, RanOn};
@@ -49,6 +50,10 @@ impl JobHost for BuildHost {
 
     fn holds(&self, chains: &[Chain]) -> bool {
         self.state.holds(chains)
+    }
+
+    fn layer_of_image(&self, layer: LayerId) -> Option<Pulled> {
+        self.state.layer_of_image(layer)
     }
 
     async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status> {

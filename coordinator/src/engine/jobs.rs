@@ -17,6 +17,11 @@ use super::{entitlements, internal, needs};
 use crate::backend::BuildError;
 use crate::farm::{JobEvent, JobRequest};
 
+/// Jobs of one build that may fail, other than by the user's fault, before the build does.
+const MOST_FAILURES: usize = 3;
+/// Layers that may turn out to be lost in one build. Each is made again, so more than that are lost as soon as they are made.
+const MOST_LOSSES: usize = 100;
+
 type Events = SelectAll<futures::stream::BoxStream<'static, (JobId, JobEvent)>>;
 
 impl Evaluation<'_> {
@@ -214,6 +219,10 @@ impl Evaluation<'_> {
         match failure.kind() {
             failure::Kind::Step => Err(at_step(BuildError::failed(failure.message))),
             failure::Kind::LostLayer => {
+                self.losses += 1;
+                if self.losses > MOST_LOSSES {
+                    return Err(at_step(BuildError::new(Code::Internal, failure.message)));
+                }
                 if let Ok(layer) = failure.layer.parse() {
                     self.engine.layers.lost(layer).await.map_err(internal)?;
                 }
@@ -223,21 +232,32 @@ impl Evaluation<'_> {
             }
             failure::Kind::Cancelled => Ok(true),
             failure::Kind::Worker | failure::Kind::Unknown => {
-                self.failed_on.extend(self.workers.get(job).cloned());
-                self.failures += 1;
-                if self.failures >= 3 {
-                    return Err(at_step(BuildError::new(Code::Internal, failure.message)));
-                }
-                self.say(
-                    job,
-                    &format!(
-                        "a worker could not do its part ({}); it is tried again",
-                        failure.message
-                    ),
-                );
-                Ok(true)
+                let what = format!("a worker could not do its part ({})", failure.message);
+                let error = BuildError::new(Code::Internal, failure.message);
+                self.try_again(job, &what, at_step(error))
+            }
+            failure::Kind::Registry => {
+                let what = failure.message.clone();
+                let error = BuildError::new(Code::Unavailable, failure.message);
+                self.try_again(job, &what, at_step(error))
             }
         }
+    }
+
+    /// Has a failed job planned anew, preferably elsewhere, and says so; `error` once that was done often enough.
+    fn try_again(
+        &mut self,
+        job: &JobId,
+        what: &str,
+        error: BuildError,
+    ) -> Result<bool, BuildError> {
+        self.failed_on.extend(self.workers.get(job).cloned());
+        self.failures += 1;
+        if self.failures >= MOST_FAILURES {
+            return Err(error);
+        }
+        self.say(job, &format!("{what}; it is tried again"));
+        Ok(true)
     }
 
     /// Results whose layers are gone are not known any more; a context among them is transferred again.

@@ -24,9 +24,6 @@ impl Evaluation<'_> {
                     .unwrap_or_default();
                 BuildError::failed(KeyError::missing_text(&error, inputs) + &hint)
             }
-            KeyError::Tocs(error) if error.unsound_image().is_some() => {
-                BuildError::failed(error.unsound_image().unwrap_or_default())
-            }
             KeyError::Tocs(error) => {
                 BuildError::new(Code::Internal, crate::causes::with_causes(&error))
             }

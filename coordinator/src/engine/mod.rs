@@ -23,6 +23,7 @@ mod small_files;
 mod sources;
 mod state;
 mod tocs;
+mod wildcards;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

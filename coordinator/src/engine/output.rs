@@ -68,10 +68,7 @@ impl Engine {
             let request = ExportRequest {
                 images,
                 multi_platform,
-                layers: Arc::new(ExportLayers::new(
-                    self.layers.clone(),
-                    state.registry.clone(),
-                )),
+                layers: Arc::new(ExportLayers::new(self.layers.clone(), state.origins())),
                 registry: &state.registry,
                 client: &sink,
                 progress: &progress,

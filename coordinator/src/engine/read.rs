@@ -91,7 +91,7 @@ impl Engine {
         build: &Arc<Build>,
         chain: &Chain,
     ) -> Result<(Tree, Arc<dyn ExtentSource>), BuildError> {
-        let layers = ExportLayers::new(self.layers.clone(), self.state(build).registry.clone());
+        let layers = ExportLayers::new(self.layers.clone(), self.state(build).origins());
         let (toc, _) = layers
             .tree(&chain.0)
             .await

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_layer::{Extent, ExtentSource, FileReader, Follow, Kind, Tree};
 use buildyard_model::{Digest, FlatId};
-use buildyard_session::{Pack, PackError, SyncRequest};
+use buildyard_session::{Pack, PackError, SyncLimits, SyncRequest};
 
 use super::internal_step::transferring;
 use crate::backend::{Build, BuildError};
@@ -14,6 +14,8 @@ use crate::backend::{Build, BuildError};
 const FILE_BYTES: usize = 4 << 20;
 /// All of one transfer together.
 const ALL_BYTES: usize = 4 * FILE_BYTES;
+/// Paths of one transfer: the files, the folders they lie in, and what links in them lead to.
+const MOST_ENTRIES: usize = 10_000;
 
 /// Files of one of the client's directories.
 pub(super) struct SmallFiles {
@@ -34,6 +36,11 @@ impl SmallFiles {
             dir_name: dir.to_owned(),
             follow_paths: paths,
             progress: Some(transferring(build, step, what)),
+            limits: SyncLimits {
+                entries: MOST_ENTRIES,
+                bytes: ALL_BYTES as u64,
+                ..SyncLimits::default()
+            },
             ..SyncRequest::default()
         };
         let pack = Box::new(bytes.clone());

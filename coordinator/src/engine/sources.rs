@@ -10,14 +10,12 @@ use buildyard_llb::{Step, pb};
 use buildyard_model::{Chain, LayerId, Platform};
 use buildyard_registry::{Reference, RegistryError, Resolved};
 use buildyard_session::SyncRequest;
-use buildyard_store::Source;
 use tonic::Code;
 
 use super::Engine;
 use super::internal_step::transferring;
-use super::state::BuildState;
+use super::state::{BuildState, layers_of};
 use crate::backend::{Build, BuildError};
-use crate::layers::ImageLayer;
 use crate::progress::StatusUpdate;
 
 impl Engine {
@@ -109,25 +107,11 @@ impl Engine {
                 .await
                 .map_err(registry_error)?,
         );
-        let layers: Vec<ImageLayer> = image
-            .layers
-            .iter()
-            .map(|layer| ImageLayer {
-                diff_id: layer.diff_id,
-                blob: layer.descriptor.digest,
-                size: layer.descriptor.size,
-                media_type: layer.descriptor.media_type.to_string(),
-            })
-            .collect();
-        let source = Source {
-            registry: image.reference.registry.clone(),
-            repository: image.reference.repository.clone(),
-        };
         state
             .hold
             .layers(image.layers.iter().map(|layer| LayerId(layer.diff_id)));
         self.layers
-            .put_image(&layers, &source, super::now())
+            .put_image(layers_of(&image), super::now())
             .await
             .map_err(super::internal)?;
         state.set_image(reference, platform, image.clone());

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use buildyard_model::{Chain, Platform, StepDigest};
+use buildyard_model::{Chain, LayerId, Platform, StepDigest};
 use buildyard_registry::{Registry, Resolved};
+use buildyard_store::{Pulled, Source};
 
 use crate::keeper::Hold;
+use crate::layers::Origins;
 
 /// A build's memory: results of its steps, images it looked up, and its registry client, which no other build shares.
 pub(super) struct BuildState {
@@ -71,6 +73,22 @@ impl BuildState {
         lock(&self.images).insert((reference.to_owned(), platform.clone()), image);
     }
 
+    /// Where the layers of the build's images are had.
+    pub(super) fn origins(&self) -> Origins {
+        let images = lock(&self.images);
+        let layers = images.values().flat_map(|image| layers_of(image)).collect();
+        Origins::new(self.registry.clone(), layers)
+    }
+
+    /// What one of the build's images says of a layer.
+    pub(super) fn layer_of_image(&self, layer: LayerId) -> Option<Pulled> {
+        let images = lock(&self.images);
+        let mut layers = images.values().flat_map(|image| layers_of(image));
+        layers
+            .find(|(id, _)| *id == layer)
+            .map(|(_, pulled)| pulled)
+    }
+
     /// Notes that a step was shown as started. Returns whether it was before.
     pub(super) fn note_started(&self, step: StepDigest) -> bool {
         !lock(&self.started).insert(step)
@@ -87,6 +105,23 @@ impl BuildState {
     pub(super) fn ran_on(&self, step: &StepDigest) -> Option<RanOn> {
         lock(&self.noted).get(step).cloned()
     }
+}
+
+/// The layers of an image, as it names them.
+pub(super) fn layers_of(image: &Resolved) -> impl Iterator<Item = (LayerId, Pulled)> {
+    let layers = image.layers.iter();
+    layers.map(|layer| {
+        let pulled = Pulled {
+            blob: layer.descriptor.digest,
+            size: layer.descriptor.size,
+            media_type: layer.descriptor.media_type.to_string(),
+            sources: vec![Source {
+                registry: image.reference.registry.clone(),
+                repository: image.reference.repository.clone(),
+            }],
+        };
+        (LayerId(layer.diff_id), pulled)
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use buildyard_model::{FlatId, LayerId};
+use buildyard_model::{Digest, FlatId, JobId, LayerId};
 use buildyard_proto::v1 as proto;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -33,6 +33,7 @@ pub(super) async fn get_layers(
         .map(|id| id.parse().map_err(malformed("layer id")))
         .collect::<Result<_, _>>()?;
     let records = farm.store.layers(&ids).await.map_err(internal)?;
+    let job = farm.job(&JobId::new(&request.job));
     let mut layers = Vec::with_capacity(ids.len());
     for (id, record) in ids.iter().zip(records) {
         let mut info = proto::LayerInfo {
@@ -47,7 +48,10 @@ pub(super) async fn get_layers(
                 .await
                 .map_err(internal)?
                 .unwrap_or_default();
-            info.pulled = record.pulled.map(|pulled| proto::PulledLayer {
+            let named = job
+                .as_ref()
+                .and_then(|job| job.request.host.layer_of_image(*id));
+            info.pulled = named.or(record.pulled).map(|pulled| proto::PulledLayer {
                 diff_id: id.to_string(),
                 digest: pulled.blob.to_string(),
                 size: pulled.size,
@@ -70,8 +74,9 @@ pub(super) async fn put_pulled(
     request: proto::PutPulledLayerRequest,
 ) -> Result<(), Status> {
     let id: LayerId = request.id.parse().map_err(malformed("layer id"))?;
+    let blob: Digest = request.blob.parse().map_err(malformed("blob's digest"))?;
     farm.layers
-        .put_pulled_toc(id, &request.toc, worker.shares_flat_files)
+        .put_pulled_toc(id, blob, &request.toc, worker.shares_flat_files)
         .await
         .map_err(|error| Status::invalid_argument(format!("layer {id} was refused: {error}")))
 }

@@ -1,8 +1,9 @@
 //! What a job asks of the build that it belongs to.
 
 use async_trait::async_trait;
-use buildyard_model::{Chain, StepDigest};
+use buildyard_model::{Chain, LayerId, StepDigest};
 use buildyard_proto::v1 as proto;
+use buildyard_store::Pulled;
 use tonic::Status;
 
 /// The build behind a job: where its steps' events go, and the client's secrets and credentials.
@@ -16,6 +17,9 @@ pub trait JobHost: Send + Sync {
     /// These results must stay in the store as long as the build runs. `false`: they are being removed, so they count as
     /// gone.
     fn holds(&self, chains: &[Chain]) -> bool;
+
+    /// What an image of the build says of a layer; `None` if none of them has it.
+    fn layer_of_image(&self, layer: LayerId) -> Option<Pulled>;
 
     /// The client's secret of this id; `None` if it has none.
     async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Status>;

@@ -9,12 +9,12 @@ use buildyard_cas::WHOLE;
 use buildyard_image::{Compression, CompressionKind, Descriptor};
 use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, encode};
 use buildyard_model::LayerId;
-use buildyard_registry::{BlobStream, Reference, Registry};
+use buildyard_registry::{BlobStream, Reference};
 use buildyard_store::{Encoded, EncodingKey, LayerRecord, UnixMillis};
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
-use super::{LayerStore, LayersError};
+use super::{LayerStore, LayersError, Origins};
 use crate::causes::with_causes;
 use crate::export::{ExportError, LayerBlob, LayerBlobs};
 
@@ -26,14 +26,14 @@ const AHEAD: usize = 8;
 /// The layers of the farm as one build's exporters see them.
 pub struct ExportLayers {
     layers: Arc<LayerStore>,
-    /// The registries as this build may use them: base layers come from there.
-    registry: Arc<Registry>,
+    /// Base layers come from there.
+    origins: Origins,
 }
 
 impl ExportLayers {
-    /// The view of a build with this registry client.
-    pub fn new(layers: Arc<LayerStore>, registry: Arc<Registry>) -> Self {
-        Self { layers, registry }
+    /// The view of a build whose images are from there.
+    pub fn new(layers: Arc<LayerStore>, origins: Origins) -> Self {
+        Self { layers, origins }
     }
 }
 
@@ -51,7 +51,7 @@ impl LayerBlobs for ExportLayers {
             .await
             .map_err(|e| failed(layer, &e))?;
         let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
-        if let Some(pulled) = record.pulled.as_ref().filter(|_| !force) {
+        if let Some(pulled) = self.origins.of(&record).filter(|_| !force) {
             let origin = pulled.sources.first().and_then(|source| {
                 format!("{}/{}@{}", source.registry, source.repository, pulled.blob)
                     .parse::<Reference>()
@@ -68,7 +68,7 @@ impl LayerBlobs for ExportLayers {
         let encoding = encoding_of(compression);
         let encoded = self
             .layers
-            .encoded(&record, encoding, false, &self.registry)
+            .encoded(&record, encoding, false, &self.origins)
             .await
             .map_err(|e| failed(layer, &e))?;
         let descriptor = Descriptor::new(encoding.oci_media_type(), encoded.digest, encoded.size);
@@ -83,7 +83,11 @@ impl LayerBlobs for ExportLayers {
     async fn open(&self, blob: &LayerBlob) -> Result<BlobStream, ExportError> {
         let layer = blob.layer;
         if let Some(origin) = &blob.origin {
-            let stream = self.registry.fetch_blob(origin, &blob.descriptor).await?;
+            let stream = self
+                .origins
+                .registry
+                .fetch_blob(origin, &blob.descriptor)
+                .await?;
             return Ok(stream);
         }
         let reader = self
@@ -104,7 +108,7 @@ impl LayerBlobs for ExportLayers {
         let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
         let encoding = encoding_from_media_type(&blob.descriptor.media_type);
         self.layers
-            .encoded(&record, encoding, true, &self.registry)
+            .encoded(&record, encoding, true, &self.origins)
             .await
             .map_err(|e| failed(layer, &e))?;
         let reader = self
@@ -131,7 +135,7 @@ impl LayerBlobs for ExportLayers {
         for &layer in layers {
             tocs.push(
                 self.layers
-                    .ready(layer, &self.registry)
+                    .ready(layer, &self.origins)
                     .await
                     .map_err(|e| failed(layer, &e))?,
             );
@@ -193,7 +197,7 @@ impl LayerStore {
         record: &LayerRecord,
         encoding: Encoding,
         bytes_too: bool,
-        registry: &Registry,
+        origins: &Origins,
     ) -> Result<Encoded, LayersError> {
         let key = key_of(record.id, encoding);
         let alone = self.encoding_lock(&key);
@@ -209,7 +213,7 @@ impl LayerStore {
         {
             return Ok(known);
         }
-        let toc = self.ready(record.id, registry).await?;
+        let toc = self.ready(record.id, origins).await?;
         let encoded = self.encode(toc, encoding).await?;
         self.store
             .put_encoding(

@@ -4,6 +4,7 @@ mod chunks;
 mod damage;
 mod encoded;
 mod memory;
+mod origins;
 mod ready;
 mod record;
 
@@ -18,7 +19,7 @@ use buildyard_solver::pull::PullError;
 use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
 
 pub use encoded::ExportLayers;
-pub use record::ImageLayer;
+pub use origins::Origins;
 
 /// What can go wrong with layers.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use buildyard_image::Descriptor;
 use buildyard_layer::Toc;
 use buildyard_model::{Digest, LayerId};
-use buildyard_registry::{Reference, Registry};
+use buildyard_registry::Reference;
 use buildyard_solver::pull;
-use buildyard_store::LayerRecord;
+use buildyard_store::Pulled;
 
-use super::{LayerStore, LayersError};
+use super::{LayerStore, LayersError, Origins};
 
 /// How long an export waits for a layer that its worker is still publishing.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(600);
@@ -21,7 +21,7 @@ impl LayerStore {
     pub(super) async fn ready(
         &self,
         id: LayerId,
-        registry: &Registry,
+        origins: &Origins,
     ) -> Result<Arc<Toc>, LayersError> {
         let deadline = tokio::time::Instant::now() + PUBLISHED_WITHIN;
         loop {
@@ -32,11 +32,11 @@ impl LayerStore {
             {
                 return Ok(toc.clone());
             }
-            if record.pulled.is_some() {
-                return self.pull(&record, registry).await;
+            if let Some(pulled) = origins.of(&record) {
+                return self.pull(id, pulled, origins).await;
             }
             if let Some(toc) = &toc
-                && self.pull_missing(toc, registry).await?
+                && self.pull_missing(toc, origins).await?
             {
                 continue;
             }
@@ -50,12 +50,13 @@ impl LayerStore {
 
     /// Pulls the layers of images whose flat files are missing here: files copied out of an image point into them.
     /// Returns whether anything was pulled.
-    async fn pull_missing(&self, toc: &Toc, registry: &Registry) -> Result<bool, LayersError> {
+    async fn pull_missing(&self, toc: &Toc, origins: &Origins) -> Result<bool, LayersError> {
         let mut pulled = false;
         for (flat, _) in self.missing(toc)? {
             let origin = LayerId(Digest::from_bytes(*flat.as_bytes()));
-            if let Some(record) = self.record(origin).await?.filter(|r| r.pulled.is_some()) {
-                self.pull(&record, registry).await?;
+            let record = self.record(origin).await?;
+            if let Some(from) = record.as_ref().and_then(|record| origins.of(record)) {
+                self.pull(origin, from, origins).await?;
                 pulled = true;
             }
         }
@@ -65,20 +66,17 @@ impl LayerStore {
     /// Reads an image's layer from one of the places it was seen in.
     async fn pull(
         &self,
-        record: &LayerRecord,
-        registry: &Registry,
+        id: LayerId,
+        pulled: &Pulled,
+        origins: &Origins,
     ) -> Result<Arc<Toc>, LayersError> {
-        let alone = self.pull_lock(record.id);
+        let alone = self.pull_lock(id);
         let _alone = alone.lock().await;
-        if let Some(toc) = self.toc(record.id).await?
+        if let Some(toc) = self.toc(id).await?
             && self.missing(&toc)?.is_empty()
         {
             return Ok(toc);
         }
-        let pulled = record
-            .pulled
-            .as_ref()
-            .expect("the caller saw that it was pulled");
         let descriptor = Descriptor::new(&pulled.media_type, pulled.blob, pulled.size);
         // The place seen last comes first, and its error counts: the others may be of other images.
         let mut failure = None;
@@ -89,18 +87,19 @@ impl LayerStore {
             else {
                 continue;
             };
-            match pull::pull(registry, &reference, &descriptor, record.id.0, &self.flats).await {
+            let registry = &origins.registry;
+            match pull::pull(registry, &reference, &descriptor, id.0, &self.flats).await {
                 Ok(toc) => {
                     let encoded = toc.encode();
-                    self.put_pulled_toc(record.id, &encoded, true).await?;
+                    self.put_pulled_toc(id, pulled.blob, &encoded, true).await?;
                     let toc = Arc::new(toc);
-                    self.memory.put(record.id, toc.clone());
+                    self.memory.put(id, toc.clone());
                     return Ok(toc);
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Err(failure.map_or(LayersError::Lost(record.id), LayersError::Pull))
+        Err(failure.map_or(LayersError::Lost(id), LayersError::Pull))
     }
 
     fn pull_lock(&self, id: LayerId) -> Arc<tokio::sync::Mutex<()>> {

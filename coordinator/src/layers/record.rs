@@ -5,22 +5,9 @@ use std::sync::Arc;
 
 use buildyard_layer::{Toc, ranges_of};
 use buildyard_model::{Digest, FlatId, LayerId, WorkerId};
-use buildyard_store::{LayerRecord, Pulled, Source, UnixMillis};
+use buildyard_store::{LayerRecord, Pulled, UnixMillis};
 
 use super::{LayerStore, LayersError};
-
-/// A layer of an image in a registry.
-#[derive(Debug, Clone)]
-pub struct ImageLayer {
-    /// The digest of its uncompressed tar.
-    pub diff_id: Digest,
-    /// The digest of its compressed blob.
-    pub blob: Digest,
-    /// The blob's size in bytes.
-    pub size: u64,
-    /// The blob's media type.
-    pub media_type: String,
-}
 
 fn named_bytes(toc: &Toc) -> Vec<(FlatId, u64)> {
     let total = |ranges: Vec<Range<u64>>| ranges.iter().map(|range| range.end - range.start).sum();
@@ -28,6 +15,11 @@ fn named_bytes(toc: &Toc) -> Vec<(FlatId, u64)> {
         .into_iter()
         .map(|(flat, ranges)| (flat, total(ranges)))
         .collect()
+}
+
+/// Whether all bytes that the TOC names are of the pulled layer itself.
+fn is_of(toc: &Toc, id: LayerId) -> bool {
+    toc.flats.iter().all(|flat| *flat == FlatId::from(id.0))
 }
 
 impl LayerStore {
@@ -124,26 +116,19 @@ impl LayerStore {
         Ok(Some(known))
     }
 
-    /// Records the layers of an image that lies in `source`.
+    /// Records the layers of an image.
     pub async fn put_image(
         &self,
-        layers: &[ImageLayer],
-        source: &Source,
+        layers: impl Iterator<Item = (LayerId, Pulled)>,
         now: UnixMillis,
     ) -> Result<(), LayersError> {
         let records: Vec<LayerRecord> = layers
-            .iter()
-            .map(|layer| LayerRecord {
-                id: LayerId(layer.diff_id),
+            .map(|(id, pulled)| LayerRecord {
+                id,
                 toc: None,
                 toc_size: 0,
                 flats: Vec::new(),
-                pulled: Some(Pulled {
-                    blob: layer.blob,
-                    size: layer.size,
-                    media_type: layer.media_type.clone(),
-                    sources: vec![source.clone()],
-                }),
+                pulled: Some(pulled),
                 made_by: None,
                 published: false,
                 created: now,
@@ -153,17 +138,23 @@ impl LayerStore {
         Ok(())
     }
 
-    /// Records the TOC of a pulled layer, which whoever read it has checked against both digests.
+    /// Records the TOC of a pulled layer, which whoever read it from `blob` has checked against both digests. Where another
+    /// image has named another blob for the layer meanwhile nothing is recorded: that one was not checked.
     pub async fn put_pulled_toc(
         &self,
         id: LayerId,
+        blob: Digest,
         toc_bytes: &[u8],
         here: bool,
     ) -> Result<(), LayersError> {
         let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
         let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
-        if record.pulled.is_none() || toc.flats.iter().any(|flat| *flat != FlatId::from(id.0)) {
+        let Some(pulled) = record.pulled.clone().filter(|_| is_of(&toc, id)) else {
             return Err(LayersError::WrongToc(id));
+        };
+        if pulled.blob != blob {
+            tracing::info!(layer = %id, read = %blob, now = %pulled.blob, "a layer was read whose image is not the last one any more");
+            return Ok(());
         }
         let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
             .await?

@@ -1,7 +1,7 @@
 //! A decorator that checks what is read.
 //!
 //! A blob that is read whole is hashed on the way. If it is not what its name says, it is removed and its reader ends
-//! with [`Damaged`] instead of an end of file: whoever reads must treat an error as "there is no such blob". Reads of
+//! with [`Damaged`] instead of the last bytes: whoever reads must treat an error as "there is no such blob". Reads of
 //! a part cannot be checked and are passed on; who keeps digests of parts (a TOC does) checks those.
 
 use std::io;
@@ -58,7 +58,7 @@ impl<S: BlobStore + 'static> BlobStore for Verified<S> {
             return Ok(Some(reader));
         }
         let size = reader.size();
-        let checked = check(self.0.clone(), digest, reader.into_stream());
+        let checked = check(self.0.clone(), digest, size, reader.into_stream());
         Ok(Some(BlobReader::new(
             size,
             size,
@@ -81,32 +81,35 @@ impl<S: BlobStore + 'static> BlobStore for Verified<S> {
 
 type Chunks = BoxStream<'static, io::Result<Bytes>>;
 
-/// The same chunks, followed by an error if together they are not `expected`.
+/// The same `size` bytes, but an error in place of the last chunk if together they are not `expected`.
 fn check<S: BlobStore + 'static>(
     store: Arc<S>,
     expected: Digest,
+    size: u64,
     chunks: Chunks,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    let begin = Some((chunks, Sha256::new()));
+    let begin = Some((chunks, Sha256::new(), size));
     Box::pin(stream::unfold(begin, move |state| {
         let store = store.clone();
         async move {
-            let (mut chunks, mut hasher) = state?;
-            match chunks.next().await {
+            let (mut chunks, mut hasher, left) = state?;
+            let next = chunks.next().await;
+            let left = match &next {
                 Some(Ok(chunk)) => {
-                    hasher.update(&chunk);
-                    Some((Ok(chunk), Some((chunks, hasher))))
+                    hasher.update(chunk);
+                    left.saturating_sub(chunk.len() as u64)
                 }
-                Some(Err(error)) => Some((Err(error), None)),
-                None => {
-                    let actual = Digest::from_bytes(hasher.finalize().into());
-                    let damaged = remove_if_damaged(&*store, expected, actual).await?;
-                    Some((
-                        Err(io::Error::new(io::ErrorKind::InvalidData, damaged)),
-                        None,
-                    ))
+                Some(Err(_)) => return next.map(|error| (error, None)),
+                None => 0,
+            };
+            if left == 0 {
+                let actual = Digest::from_bytes(hasher.clone().finalize().into());
+                if let Some(damaged) = remove_if_damaged(&*store, expected, actual).await {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, damaged);
+                    return Some((Err(error), None));
                 }
             }
+            next.map(|chunk| (chunk, Some((chunks, hasher, left))))
         }
     }))
 }

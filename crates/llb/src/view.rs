@@ -4,6 +4,8 @@
 //! output), the input's chain of layers stands for it. Where it does not (what COPY selects, a read-only mount, a mount
 //! without output, the files that names are looked up in), only the paths seen count, without times.
 
+use std::collections::HashSet;
+
 use bollard_buildkit_proto::pb::{self, op::Op};
 use buildyard_model::StepDigest;
 
@@ -120,12 +122,16 @@ pub(crate) fn check(digest: StepDigest, op: &pb::Op) -> Result<usize, GraphError
         }
         Some(Op::Exec(exec)) => {
             let mut outputs = 0;
+            let mut used = HashSet::new();
             for mount in &exec.mounts {
                 if mount.input >= inputs || mount.input < -1 {
                     return bad("input", mount.input);
                 }
                 if mount.output >= 1000 {
                     return bad("output", mount.output);
+                }
+                if mount.output >= 0 && !used.insert(mount.output) {
+                    return unsupported(&format!("two mounts are output {}", mount.output));
                 }
                 outputs = outputs.max(mount.output + 1);
             }
@@ -160,7 +166,7 @@ pub(crate) fn check(digest: StepDigest, op: &pb::Op) -> Result<usize, GraphError
 
 /// File actions form a list in which each may take an input of the operation or the result of an earlier action.
 fn check_file(digest: StepDigest, file: &pb::FileOp, inputs: i64) -> Result<usize, GraphError> {
-    let mut outputs = 0;
+    let mut outputs = HashSet::new();
     for (number, action) in file.actions.iter().enumerate() {
         let earlier = inputs + i64::try_from(number).unwrap_or(i64::MAX);
         for index in [action.input, action.secondary_input] {
@@ -185,9 +191,20 @@ fn check_file(digest: StepDigest, file: &pb::FileOp, inputs: i64) -> Result<usiz
                 "a file action of a kind that is not known".to_owned(),
             ));
         }
-        outputs = outputs.max(action.output + 1);
+        if action.output >= 0 && !outputs.insert(action.output) {
+            let twice = format!("two file actions are output {}", action.output);
+            return Err(GraphError::Unsupported(digest, twice));
+        }
     }
-    Ok(usize::try_from(outputs).unwrap_or(0))
+    let count = i64::try_from(outputs.len()).unwrap_or(i64::MAX);
+    match (0..count).find(|index| !outputs.contains(index)) {
+        Some(index) => Err(GraphError::BadIndex {
+            digest,
+            what: "output",
+            index,
+        }),
+        None => Ok(outputs.len()),
+    }
 }
 
 /// What a step without a name of its own is called.

@@ -64,10 +64,21 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The client couldn't be asked.
+/// The client couldn't be asked, or was refused a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthError(pub String);
+
+impl AuthError {
+    /// Whether the authorisation server refused the client. Clients say so in text only: `unauthorized: …` and
+    /// `unexpected status … 401 Unauthorized` are those of Docker's.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let text = self.0.to_lowercase();
+        ["unauthorized", "access denied", "forbidden"]
+            .iter()
+            .any(|said| text.contains(said))
+    }
+}
 
 /// A client without credentials.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,5 +107,34 @@ impl Auth for FixedAuth {
 
     async fn fetch_token(&self, _request: &TokenRequest) -> Result<Option<Token>, AuthError> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_client_is_told_from_one_that_is_gone() {
+        let check = |text: &str, refusal: bool| {
+            assert_eq!(AuthError(text.to_owned()).is_refusal(), refusal, "{text}");
+        };
+        check(
+            "failed to fetch oauth token: unexpected status from GET request to http://h/token: 401 Unauthorized",
+            true,
+        );
+        check(
+            "failed to fetch oauth token: unauthorized: incorrect user or password",
+            true,
+        );
+        check(
+            "unexpected status from POST request to http://h/token: 403 Forbidden",
+            true,
+        );
+        check(
+            "failed to do request: Get \"http://h/token\": dial tcp: connection refused",
+            false,
+        );
+        check("the client's session 1 has ended", false);
     }
 }

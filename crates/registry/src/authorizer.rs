@@ -173,6 +173,14 @@ impl Authorizer {
     }
 
     fn unasked(&self, what: &str, cause: crate::AuthError) -> RegistryError {
+        if cause.is_refusal() {
+            return RegistryError::Unauthorized {
+                what: what.to_owned(),
+                host: self.host.clone(),
+                tried: "the build's client asked for a token".to_owned(),
+                message: crate::error::registry_message(cause.to_string().as_bytes()),
+            };
+        }
         RegistryError::Credentials {
             what: what.to_owned(),
             host: self.host.clone(),

@@ -45,6 +45,7 @@ impl Registry {
             host,
             repository: repository.repository.clone(),
             digest,
+            size: blob.size,
             what,
         };
         let opened = match blob.size {
@@ -121,11 +122,7 @@ impl Transfer {
     }
 
     fn broken(&self, cause: &str) -> RegistryError {
-        let cause = format!("{cause} after {} bytes", self.verifier.seen());
-        RegistryError::Interrupted {
-            what: self.download.what.clone(),
-            cause,
-        }
+        self.download.broken(cause, self.verifier.seen())
     }
 }
 
@@ -134,6 +131,7 @@ struct Download {
     host: Arc<Host>,
     repository: String,
     digest: String,
+    size: u64,
     what: String,
 }
 
@@ -159,9 +157,17 @@ impl Download {
             Ok(BlobResponse::Full(sized)) => Ok(skip(sized.stream, offset)),
             Err(RegistryError::Refused { status: 416, .. }) => Err(RegistryError::Damaged {
                 what: self.what.clone(),
-                cause: format!("the registry has only {offset} bytes of it"),
+                cause: format!("the registry has only {offset} of its {} bytes", self.size),
             }),
+            Err(RegistryError::Interrupted { cause, .. }) => Err(self.broken(&cause, offset)),
             Err(error) => Err(error),
+        }
+    }
+
+    fn broken(&self, cause: &str, seen: u64) -> RegistryError {
+        RegistryError::Interrupted {
+            what: self.what.clone(),
+            cause: format!("{cause} after {seen} of {} bytes", self.size),
         }
     }
 }

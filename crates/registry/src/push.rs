@@ -121,8 +121,18 @@ impl Push<'_> {
                 }
             }
         }
-        self.host.retry.run(|| self.upload(source)).await?;
-        Ok(Pushed::Uploaded)
+        let uploaded = self.host.retry.run(|| self.upload(source)).await;
+        if let Err(RegistryError::Source { cause, .. }) = &uploaded {
+            // The source may have thrown a damaged copy away, and make another when it is opened next.
+            tracing::warn!(
+                blob = self.what,
+                cause,
+                "the bytes to upload failed, once more"
+            );
+            self.host.retry.run(|| self.upload(source)).await?;
+            return Ok(Pushed::Uploaded);
+        }
+        uploaded.map(|()| Pushed::Uploaded)
     }
 
     async fn is_there(&self, scope: String) -> Result<bool, RegistryError> {

@@ -246,6 +246,7 @@ async fn a_download_that_always_breaks_ends() {
         .expect("the answer begins");
     let error = read(stream).await.unwrap_err();
     assert!(error.contains("the connection broke"), "{error}");
+    assert!(error.contains("after 0 of 100000 bytes"), "{error}");
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn damaged_content_is_found() {
     };
     check(b"wrong", "its bytes have the digest").await;
     check(b"right and more", "longer than its 5 bytes").await;
-    check(b"rig", "has only 3 bytes").await;
+    check(b"rig", "has only 3 of its 5 bytes").await;
     let wrong = server.put_manifest("base", "1", MediaTypes::Oci.manifest(), "{}");
     let other = Digest::of("other");
     let bytes = server

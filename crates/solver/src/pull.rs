@@ -9,7 +9,6 @@ use buildyard_layer::{
 };
 use buildyard_model::Digest;
 use buildyard_registry::{Reference, Registry, RegistryError};
-use futures::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 /// How far a compressed layer may expand: beyond that it is taken for a bomb. gzip itself ends at about 1030.
@@ -63,16 +62,59 @@ pub enum PullError {
     },
 }
 
+/// Whose fault it is that a layer could not be pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The image is unsound, not there or not to be had with these credentials: of no use to try again, here or elsewhere.
+    Image,
+    /// The registry does not answer as it should for now.
+    Registry,
+    /// Something on this machine.
+    Machine,
+}
+
 impl PullError {
-    /// Whether the image itself is unsound, so that it is of no use to try again, here or elsewhere.
-    pub fn is_images_fault(&self) -> bool {
-        match self {
-            Self::MediaType { .. } | Self::DiffId { .. } => true,
-            Self::Ingest { source, .. } => {
-                !matches!(source, IngestError::Read(_) | IngestError::Write(_))
-            }
-            Self::Registry(_) | Self::Read { .. } => false,
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        if let Some(error) = self.registry_error() {
+            return match error.is_transient() {
+                true => Fault::Registry,
+                false => Fault::Image,
+            };
         }
+        match self {
+            Self::MediaType { .. } | Self::DiffId { .. } => Fault::Image,
+            Self::Ingest { source, .. }
+                if !matches!(source, IngestError::Read(_) | IngestError::Write(_)) =>
+            {
+                Fault::Image
+            }
+            _ => Fault::Machine,
+        }
+    }
+
+    /// For people: what the registry said names the blob and its place; else this error with its cause.
+    pub fn full_text(&self) -> String {
+        if let Some(error) = self.registry_error() {
+            return format!("pulling a layer: {error}");
+        }
+        let cause = std::error::Error::source(self);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{self}{cause}")
+    }
+
+    /// The registry's error, also where it broke the stream that was being read.
+    fn registry_error(&self) -> Option<&RegistryError> {
+        let broken = match self {
+            Self::Registry(error) => return Some(error),
+            Self::Read { source, .. }
+            | Self::Ingest {
+                source: IngestError::Read(source),
+                ..
+            } => source,
+            _ => return None,
+        };
+        broken.get_ref()?.downcast_ref()
     }
 }
 
@@ -95,7 +137,7 @@ pub async fn pull(
             media_type: media_type.clone(),
         })?;
     let stream = registry.fetch_blob(reference, descriptor).await?;
-    let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
+    let reader = SyncIoBridge::new(StreamReader::new(stream));
     let flats = flats.clone();
     let limits = Limits {
         bytes: Limits::default()
@@ -144,4 +186,56 @@ fn read(
         return Err(error);
     }
     Ok(ingested.toc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: PullError, fault: Fault, text: &str) {
+        assert_eq!(error.fault(), fault, "{error:?}");
+        let full = error.full_text();
+        assert!(full.contains(text), "{text:?} in {full:?}");
+    }
+
+    #[test]
+    fn each_fault_is_told_apart() {
+        let blob = Digest::of("blob");
+        let broken = || RegistryError::Interrupted {
+            what: "r:5/base@sha256:b".to_owned(),
+            cause: "it ended early after 5 of 9 bytes".to_owned(),
+        };
+        let said = "r:5/base@sha256:b: the connection broke: it ended early after 5 of 9 bytes";
+        check(PullError::Registry(broken()), Fault::Registry, said);
+        let source = io::Error::other(broken());
+        check(PullError::Read { blob, source }, Fault::Registry, said);
+        let source = IngestError::Read(io::Error::other(broken()));
+        check(PullError::Ingest { blob, source }, Fault::Registry, said);
+        let damaged = RegistryError::Damaged {
+            what: "r:5/base@sha256:b".to_owned(),
+            cause: "the registry has only 5 of its 9 bytes".to_owned(),
+        };
+        let source = IngestError::Read(io::Error::other(damaged));
+        let said = "r:5/base@sha256:b is damaged: the registry has only 5 of its 9 bytes";
+        check(PullError::Ingest { blob, source }, Fault::Image, said);
+        let source = IngestError::Malformed("no header".to_owned());
+        check(
+            PullError::Ingest { blob, source },
+            Fault::Image,
+            "no header",
+        );
+        let source = IngestError::Write(io::Error::other("no space left"));
+        check(
+            PullError::Ingest { blob, source },
+            Fault::Machine,
+            "bytes on this machine",
+        );
+        let (found, expected) = (blob, Digest::of("other"));
+        let lie = PullError::DiffId {
+            blob,
+            found,
+            expected,
+        };
+        check(lie, Fault::Image, "does not match its image");
+    }
 }

@@ -41,17 +41,12 @@ pub enum TocsError {
 }
 
 impl TocsError {
-    /// What is wrong with an image whose layer cannot be used; `None` where trying again may help.
-    pub fn unsound_image(&self) -> Option<String> {
-        let Self::Failed { source, .. } = self else {
-            return None;
-        };
-        let pulling = source.downcast_ref::<PullError>()?;
-        pulling.is_images_fault().then(|| {
-            let cause = std::error::Error::source(pulling);
-            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("{pulling}{cause}")
-        })
+    /// Why an image's layer could not be pulled, where that was it.
+    pub fn pulling(&self) -> Option<&PullError> {
+        match self {
+            Self::Failed { source, .. } => source.downcast_ref(),
+            Self::Lost { .. } => None,
+        }
     }
 }
 

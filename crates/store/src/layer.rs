@@ -55,7 +55,9 @@ pub struct Source {
 #[async_trait]
 pub trait Layers: Send + Sync {
     /// Records layers. One that is known keeps its TOC and flat files if they are published; otherwise the new ones
-    /// take their place (another worker made the same layer again, or a pulled layer was read). Sources add up.
+    /// take their place (another worker made the same layer again, or a pulled layer was read). The sources of one
+    /// blob add up. A TOC with the blob that it was read from counts only while that is the blob which is recorded: nobody
+    /// has checked another.
     async fn put_layers(&self, layers: &[LayerRecord]) -> Result<(), StoreError>;
 
     /// The records of `ids`, in their order.

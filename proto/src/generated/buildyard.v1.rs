@@ -452,6 +452,8 @@ pub mod failure {
         Cancelled = 3,
         /// An input is not there (a blob was lost); to be planned anew.
         LostLayer = 4,
+        /// A registry could not be read for now; another try, or another worker, may.
+        Registry = 5,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -465,6 +467,7 @@ pub mod failure {
                 Self::Worker => "WORKER",
                 Self::Cancelled => "CANCELLED",
                 Self::LostLayer => "LOST_LAYER",
+                Self::Registry => "REGISTRY",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -475,6 +478,7 @@ pub mod failure {
                 "WORKER" => Some(Self::Worker),
                 "CANCELLED" => Some(Self::Cancelled),
                 "LOST_LAYER" => Some(Self::LostLayer),
+                "REGISTRY" => Some(Self::Registry),
                 _ => None,
             }
         }
@@ -485,6 +489,9 @@ pub mod failure {
 pub struct GetLayersRequest {
     #[prost(string, repeated, tag = "1")]
     pub layers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The job that they are for: of an image's layer, the blob that its build's image names is told.
+    #[prost(string, tag = "2")]
+    pub job: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -530,6 +537,9 @@ pub struct PutPulledLayerRequest {
     pub id: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]
     pub toc: ::prost::bytes::Bytes,
+    /// Digest of the blob that was read, and checked against the layer's id: another image may have named another one meanwhile.
+    #[prost(string, tag = "4")]
+    pub blob: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -120,6 +120,7 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         let started = Executor::start(ExecutorConfig {
             data: config.data.clone(),
             allow_host_binfmt: config.allow_host_binfmt,
+            step_memory: config.step_memory,
         })
         .await?;
         offered = started.platforms();

@@ -35,6 +35,8 @@ pub struct WorkerConfig {
     pub allow_host_network: bool,
     /// Register emulators with the machine's kernel where no other way works.
     pub allow_host_binfmt: bool,
+    /// Most memory that one step may use, in bytes.
+    pub step_memory: Option<u64>,
     /// The coordinator's own flat files, where both are one process; then nothing is uploaded.
     pub shared_flats: Option<FlatFiles>,
     /// Most that unpacked layers, and flat files of its own, may take.

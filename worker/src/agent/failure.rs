@@ -28,6 +28,16 @@ pub(crate) fn of_worker(step: StepDigest, error: &anyhow::Error) -> Failure {
     }
 }
 
+/// A registry could not be read for now.
+pub(crate) fn of_registry(step: StepDigest, message: impl Into<String>) -> Failure {
+    Failure {
+        kind: Kind::Registry.into(),
+        message: message.into(),
+        step: step.to_string(),
+        ..Failure::default()
+    }
+}
+
 /// Bytes of a layer that the step needs are nowhere to be had.
 pub(crate) fn of_lost_layer(
     step: StepDigest,

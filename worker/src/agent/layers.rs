@@ -76,7 +76,7 @@ impl Layers {
         if let Some(toc) = self.lock_memory().get(&id) {
             return Ok(toc.clone());
         }
-        let info = self.look_up(id).await?;
+        let info = self.look_up(job, id).await?;
         let toc = if info.toc.is_empty() {
             self.pull(job, id, &info).await?
         } else {
@@ -102,7 +102,7 @@ impl Layers {
         if missing.is_empty() {
             return Ok(toc);
         }
-        let info = self.look_up(id).await?;
+        let info = self.look_up(job, id).await?;
         if info.pulled.is_some() {
             return self.pull(job, id, &info).await;
         }
@@ -143,7 +143,7 @@ impl Layers {
     /// Pulls the image's layer that a flat file is of, if it is one's: files copied out of an image point into it.
     async fn pull_origin(&self, job: &str, flat: FlatId) -> Result<bool, TocsError> {
         let origin = LayerId(Digest::from_bytes(*flat.as_bytes()));
-        match self.look_up(origin).await {
+        match self.look_up(job, origin).await {
             Ok(info) if info.pulled.is_some() => {
                 self.pull(job, origin, &info).await?;
                 Ok(true)
@@ -172,9 +172,10 @@ impl Layers {
             .map_err(|error| failed(id, error))
     }
 
-    async fn look_up(&self, id: LayerId) -> Result<proto::LayerInfo, TocsError> {
+    async fn look_up(&self, job: &str, id: LayerId) -> Result<proto::LayerInfo, TocsError> {
         let request = proto::GetLayersRequest {
             layers: vec![id.to_string()],
+            job: job.to_owned(),
         };
         let reply = self.link.call(|mut client| {
             let request = request.clone();
@@ -215,7 +216,7 @@ impl Layers {
             };
             match pull::pull(&registry, &reference, &descriptor, id.0, &self.flats).await {
                 Ok(toc) => {
-                    self.tell(job, id, &toc).await;
+                    self.tell(job, id, blob, &toc).await;
                     let toc = Arc::new(toc);
                     self.remember(id, toc.clone());
                     return Ok(toc);
@@ -226,11 +227,12 @@ impl Layers {
         Err(failure.unwrap_or_else(|| lost(id, "no registry is known to have it")))
     }
 
-    async fn tell(&self, job: &str, id: LayerId, toc: &Toc) {
+    async fn tell(&self, job: &str, id: LayerId, blob: Digest, toc: &Toc) {
         let request = proto::PutPulledLayerRequest {
             job: job.to_owned(),
             id: id.to_string(),
             toc: toc.encode().into(),
+            blob: blob.to_string(),
         };
         let told = self.link.call(|mut client| {
             let request = request.clone();

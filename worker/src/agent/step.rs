@@ -9,6 +9,7 @@ use buildyard_llb::pb::op::Op;
 use buildyard_model::{Chain, FlatId, LayerId, StepDigest, StepKey};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, step_event};
 use buildyard_proto::{decode_result, encode_result};
+use buildyard_solver::pull::Fault;
 use buildyard_solver::{KeyError, TocsError};
 use tokio_util::sync::CancellationToken;
 
@@ -174,10 +175,16 @@ async fn key(
     }
 }
 
-/// A layer that is lost is planned anew, an unsound image is the user's; anything else is this worker's failure.
+/// A layer that is lost is planned anew, an image that cannot be had is the user's; anything else is this worker's failure.
 pub(super) fn tocs_failure(step: &JobStep, error: TocsError) -> Failure {
-    if let Some(message) = error.unsound_image() {
-        return failure::of_step(step.step.digest, message, 0);
+    match error.pulling().map(|pulling| (pulling.fault(), pulling)) {
+        Some((Fault::Image, pulling)) => {
+            return failure::of_step(step.step.digest, pulling.full_text(), 0);
+        }
+        Some((Fault::Registry, pulling)) => {
+            return failure::of_registry(step.step.digest, pulling.full_text());
+        }
+        Some((Fault::Machine, _)) | None => {}
     }
     match error {
         TocsError::Lost { layer, reason } => failure::of_lost_layer(

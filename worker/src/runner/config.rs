@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+use super::cgroup;
 use super::seccomp;
 use super::spec::{ContainerSpec, Limits, Rlimit, Security, UserNamespace};
 use crate::network::Attachment;
@@ -216,8 +217,11 @@ fn id_mappings(namespace: &UserNamespace) -> Value {
 fn resources(limits: &Limits, insecure: bool) -> Value {
     let mut resources = json!({ "devices": [{ "allow": insecure, "access": "rwm" }] });
     if let Some(bytes) = limits.memory {
-        // Memory and swap together are as much: no swap on top.
-        resources["memory"] = json!({ "limit": bytes, "swap": bytes });
+        resources["memory"] = json!({ "limit": bytes });
+        if cgroup::counts_swap() {
+            // Memory and swap together are as much: no swap on top.
+            resources["memory"]["swap"] = bytes.into();
+        }
     }
     if let Some(most) = limits.pids {
         resources["pids"] = json!({ "limit": most });

@@ -24,6 +24,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cgroup::check_memory_groups;
 pub use config::DEFAULT_CAPABILITIES;
 pub use oci::{OciRuntime, OciRuntimeConfig};
 pub use output::{Chunk, OutputLimits, StepIo, Stream};

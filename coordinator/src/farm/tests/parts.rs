@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use buildyard_layer::FlatFiles;
-use buildyard_model::{BuildId, Chain, Digest, JobId, Scope, StepDigest, StepKey};
+use buildyard_model::{BuildId, Chain, Digest, JobId, LayerId, Scope, StepDigest, StepKey};
 use buildyard_proto::SESSION_METADATA;
 use buildyard_proto::v1::farm_client::FarmClient;
 use buildyard_proto::v1::farm_server::FarmServer;
@@ -74,6 +74,10 @@ impl JobHost for Deaf {
     }
 
     fn step_event(&self, _: StepDigest, _: &str, _: &proto::StepEvent) {}
+
+    fn layer_of_image(&self, _: LayerId) -> Option<buildyard_store::Pulled> {
+        None
+    }
 
     async fn secret(&self, _: &str) -> Result<Option<Vec<u8>>, Status> {
         Ok(None)

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use super::{Pack, PackError, SyncLimits, SyncRequest, Synced};
 use crate::SessionError;
+use crate::go_mode;
 use crate::testing::{Files, Packs, packet, stat_packet};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -64,7 +65,16 @@ fn trees() -> impl Strategy<Value = BTreeMap<Vec<&'static str>, (Vec<u8>, i64)>>
         Just(Vec::new()),
         prop::collection::vec(any::<u8>(), 1..2000)
     ];
-    prop::collection::btree_map(path, (content, 0_i64..3), 0..12)
+    prop::collection::btree_map(path, (content, 0_i64..3), 0..12).prop_map(|mut files| {
+        // What is a file has nothing beneath it.
+        let paths: Vec<_> = files.keys().cloned().collect();
+        files.retain(|path, _| {
+            !paths
+                .iter()
+                .any(|other| other.len() < path.len() && path.starts_with(other))
+        });
+        files
+    })
 }
 
 proptest! {
@@ -155,6 +165,15 @@ async fn bad_clients_are_refused_with_the_reason() {
     refused(vec![stat("/etc/passwd", 1)], "not a plain relative path").await;
     refused(vec![stat("b", 1), stat("a", 1)], "out of order").await;
     refused(vec![stat("a", 1), stat("a", 1)], "out of order").await;
+    let link = Stat {
+        path: "a".into(),
+        mode: go_mode::SYMLINK | 0o777,
+        linkname: "/etc".into(),
+        ..Default::default()
+    };
+    let beneath = "path \"a/passwd\" lies beneath \"a\", which is no directory";
+    refused(vec![stat_packet(Some(link)), stat("a/passwd", 1)], beneath).await;
+    refused(vec![stat("a", 1), stat("a/passwd", 1)], beneath).await;
     refused(
         vec![stat("a", 0), stat("b", 0), stat("c", 0), stat("d", 0)],
         "more than 3 paths",

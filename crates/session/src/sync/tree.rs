@@ -40,7 +40,8 @@ pub(crate) struct Tree<'a> {
     wanted: HashMap<u32, usize>,
     /// First names of files, for hard links.
     files: HashMap<Vec<u8>, usize>,
-    last: Option<Vec<u8>>,
+    /// The path before, and whether it was a directory.
+    last: Option<(Vec<u8>, bool)>,
     next_id: u32,
     pack_length: u64,
 }
@@ -85,13 +86,23 @@ impl<'a> Tree<'a> {
 
     /// Takes the next stat. Some: its content must travel.
     pub(crate) fn add(&mut self, stat: Stat) -> Result<Option<Wanted>, String> {
-        check(&stat, self.last.as_deref(), &self.limits)?;
+        let last = self.last.as_ref();
+        check(&stat, last.map(|(path, _)| path.as_slice()), &self.limits)?;
+        if let Some((parent, false)) = last
+            && lies_beneath(&stat.path, parent)
+        {
+            return Err(format!(
+                "path {:?} lies beneath {:?}, which is no directory",
+                String::from_utf8_lossy(&stat.path),
+                String::from_utf8_lossy(parent)
+            ));
+        }
         let id = self.next_id;
         self.next_id = id.checked_add(1).ok_or("too many paths")?;
         if self.entries.len() >= self.limits.entries {
             return Err(format!("more than {} paths", self.limits.entries));
         }
-        self.last = Some(stat.path.clone());
+        self.last = Some((stat.path.clone(), stat.mode & mode::TYPE == mode::DIR));
         let Some(kind) = self.kind(&stat)? else {
             return Ok(None);
         };
@@ -285,6 +296,11 @@ impl<'a> Tree<'a> {
             names: NameFiles::default(),
         })
     }
+}
+
+fn lies_beneath(path: &[u8], parent: &[u8]) -> bool {
+    path.strip_prefix(parent)
+        .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn entry(stat: Stat, kind: Kind) -> Entry {

@@ -71,12 +71,25 @@ impl Layers for SqliteStore {
 }
 
 async fn put_layer(tx: &mut SqliteConnection, layer: &LayerRecord) -> Result<(), StoreError> {
+    if let (Some(_), Some(pulled)) = (layer.toc, &layer.pulled)
+        && has_other_blob(tx, layer.id, pulled.blob).await?
+    {
+        return Ok(());
+    }
     if upsert_layer(tx, layer).await? {
         delete_flats(tx, layer.id).await?;
         insert_flats(tx, layer).await?;
     }
     if let Some(pulled) = &layer.pulled {
+        let other = has_other_blob(tx, layer.id, pulled.blob).await?;
         update_pulled(tx, layer.id, pulled).await?;
+        if other && has_other_blob(tx, layer.id, pulled.blob).await? {
+            // The blob that was read stays, and these places need not have it.
+            return Ok(());
+        }
+        if other {
+            delete_sources(tx, layer.id).await?;
+        }
         // Last seen first: the first of the list is the newest.
         for source in pulled.sources.iter().take(MAX_SOURCES).rev() {
             upsert_source(tx, layer.id, source, layer.created).await?;
@@ -227,6 +240,19 @@ async fn select_sources(
     .during("looking up the sources of layers")
 }
 
+async fn has_other_blob(
+    tx: &mut SqliteConnection,
+    layer: LayerId,
+    blob: Digest,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM layers WHERE id = ?1 AND pulled_blob <> ?2)")
+        .bind(&layer.0.as_bytes()[..])
+        .bind(&blob.as_bytes()[..])
+        .fetch_one(tx)
+        .await
+        .during("comparing the blob of a layer")
+}
+
 /// Whether the row took the new TOC: it was missing or not published.
 async fn upsert_layer(tx: &mut SqliteConnection, layer: &LayerRecord) -> Result<bool, StoreError> {
     let done = sqlx::query(
@@ -316,6 +342,15 @@ async fn upsert_source(
     .await
     .during("recording a layer's source")?;
     Ok(done.rows_affected() > 0)
+}
+
+async fn delete_sources(tx: &mut SqliteConnection, layer: LayerId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM layer_sources WHERE layer = ?1")
+        .bind(&layer.0.as_bytes()[..])
+        .execute(tx)
+        .await
+        .during("replacing the sources of a layer")?;
+    Ok(())
 }
 
 async fn delete_surplus_sources(

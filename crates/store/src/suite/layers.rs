@@ -211,6 +211,34 @@ pub(crate) async fn an_image_is_believed_until_its_layer_was_read(store: &dyn St
     assert_eq!(blob(get(store, "p").await), blob(Some(truth)));
 }
 
+pub(crate) async fn what_was_read_from_another_blob_does_not_count(store: &dyn Store) {
+    let read = LayerRecord {
+        toc: Some(Digest::of("toc of p")),
+        published: true,
+        ..pulled("p", at(0))
+    };
+    let mut other = pulled("p", at(1));
+    let named = other.pulled.as_mut().expect("pulled");
+    named.blob = Digest::of("another blob");
+    named.sources = vec![source("another/place")];
+    put(store, &pulled("p", at(0))).await;
+    put(store, &other).await;
+    put(store, &read).await;
+    let found = get(store, "p").await.expect("recorded");
+    assert_eq!(found.toc, None, "nobody has read the other blob");
+    assert_eq!(found.pulled, other.pulled, "with its own sources alone");
+    put(store, &pulled("p", at(2))).await;
+    put(store, &read).await;
+    let found = get(store, "p").await.expect("recorded");
+    assert_eq!((found.toc, found.published), (read.toc, true));
+    put(store, &other).await;
+    let found = get(store, "p").await.expect("recorded");
+    assert_eq!(
+        found.pulled, read.pulled,
+        "the other place has another blob"
+    );
+}
+
 pub(crate) async fn removing_a_layer_makes_misses(store: &dyn Store) {
     let records = [made("x", "one", at(0)), pulled("p", at(0))];
     store.put_layers(&records).await.expect("recorded");

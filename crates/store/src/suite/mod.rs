@@ -27,7 +27,8 @@ macro_rules! store_suite {
                 a_lost_answer_may_be_asked_for_again, only_the_holder_completes, released_means_free,
                 no_cache_runs_once_per_build, a_lost_worker_lapses, many_ask_at_once;
             layers: layers_keep_what_they_are_told, the_published_one_stays, an_unpublished_one_is_replaced,
-                sources_are_the_last_seen, an_image_is_believed_until_its_layer_was_read, removing_a_layer_makes_misses, encodings_are_found_by_diff_id;
+                sources_are_the_last_seen, an_image_is_believed_until_its_layer_was_read,
+                what_was_read_from_another_blob_does_not_count, removing_a_layer_makes_misses, encodings_are_found_by_diff_id;
             results: what_is_recorded_is_found, scopes_do_not_see_each_other, a_lost_layer_is_a_miss,
                 a_lost_worker_takes_what_it_had_not_published, uses_reach_the_layers, unused_results_go_first;
             usage: room_adds_up, the_oldest_come_with_their_referrers;

@@ -12,7 +12,7 @@ use crate::emulation::{
     EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
 };
 use crate::network::{PrivateNetwork, StepNetwork};
-use crate::runner::{OciRuntime, OciRuntimeConfig};
+use crate::runner::{Limits, OciRuntime, OciRuntimeConfig, check_memory_groups};
 use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
 
 /// How to set the machine up.
@@ -21,6 +21,8 @@ pub(in crate::agent) struct ExecutorConfig {
     pub(in crate::agent) data: PathBuf,
     /// Register emulators with the machine's kernel where no other way works.
     pub(in crate::agent) allow_host_binfmt: bool,
+    /// Most memory of one step, in bytes.
+    pub(in crate::agent) step_memory: Option<u64>,
 }
 
 /// What steps are run with.
@@ -28,6 +30,7 @@ pub(in crate::agent) struct Executor {
     pub(super) snapshots: Arc<dyn Snapshotter>,
     pub(super) runner: Arc<OciRuntime>,
     pub(super) caches: Caches,
+    pub(super) limits: Limits,
     platforms: Platforms,
     private_network: Option<Arc<PrivateNetwork>>,
 }
@@ -36,7 +39,7 @@ impl Executor {
     /// Probes the machine and opens its directories.
     ///
     /// # Errors
-    /// Steps cannot be run here: no overlay mounts in the data directory, no runtime.
+    /// Steps cannot be run here: no overlay mounts in the data directory, no runtime, no control groups for the limits.
     pub(in crate::agent) async fn start(config: ExecutorConfig) -> anyhow::Result<Self> {
         tokio::task::spawn_blocking(move || Self::open(&config))
             .await
@@ -45,6 +48,9 @@ impl Executor {
 
     fn open(config: &ExecutorConfig) -> anyhow::Result<Self> {
         probe_snapshots(&config.data).context("steps cannot be run in this data directory")?;
+        if config.step_memory.is_some() {
+            check_memory_groups().context("the memory of a step cannot be limited here")?;
+        }
         let snapshots = Directories::open(&config.data.join("snapshots"))?;
         let runner = OciRuntime::open(OciRuntimeConfig {
             program: "runc".to_owned(),
@@ -73,6 +79,10 @@ impl Executor {
             snapshots: Arc::new(snapshots),
             runner: Arc::new(runner),
             caches: Caches::open(config.data.join("caches"))?,
+            limits: Limits {
+                memory: config.step_memory,
+                ..Limits::default()
+            },
             platforms,
             private_network: private_network.ok(),
         })

@@ -28,7 +28,7 @@ use outcome::Succeeded;
 
 use crate::network::StepNetwork;
 use crate::runner::Runner;
-use crate::runner::{Chunk, ContainerSpec, Limits, OutputLimits, Security, StepIo, Stream};
+use crate::runner::{Chunk, ContainerSpec, OutputLimits, Security, StepIo, Stream};
 
 pub(super) use executor::{Executor, ExecutorConfig};
 
@@ -164,7 +164,7 @@ async fn execute(
         resolv_conf: process::resolv_conf(&network),
         network,
         security: Security::Sandbox,
-        limits: Limits::default(),
+        limits: executor.limits.clone(),
         user_namespace: None,
     };
     if let Some(emulator) = emulator {
@@ -177,7 +177,11 @@ async fn execute(
     };
     let running = executor.runner.run(spec, io, stop.clone());
     let (ran, ()) = tokio::join!(running, pass_on(machine, job, step, chunks));
-    Ok((outcome::judge(step, &meta, ran)?, prepared, emulated_by))
+    Ok((
+        outcome::judge(step, &meta, &executor.limits, ran)?,
+        prepared,
+        emulated_by,
+    ))
 }
 
 /// The network that an operation asks for. Who may have the machine's is decided before a step comes here; a worker does not

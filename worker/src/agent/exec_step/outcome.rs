@@ -13,7 +13,7 @@ use crate::agent::failure;
 use crate::agent::machine::Machine;
 use crate::agent::spec::JobStep;
 use crate::agent::step::Made;
-use crate::runner::{Exit, Ran, RunnerError};
+use crate::runner::{Exit, Limits, Ran, RunnerError};
 
 /// A command that succeeded.
 pub(super) struct Succeeded {
@@ -24,9 +24,16 @@ pub(super) struct Succeeded {
 pub(super) fn judge(
     step: &JobStep,
     meta: &pb::Meta,
+    limits: &Limits,
     ran: Result<Ran, RunnerError>,
 ) -> Result<Succeeded, StepError> {
     let digest = step.step.digest;
+    let failed = |code: i32, more: &str| {
+        let command = meta.args.join(" ");
+        let message =
+            format!("process {command:?} did not complete successfully: exit code: {code}{more}");
+        StepError::from(failure::of_step(digest, message, code))
+    };
     let ran = match ran {
         Ok(ran) => ran,
         Err(RunnerError::Start(text)) if concerns_command(&text) => {
@@ -36,13 +43,11 @@ pub(super) fn judge(
             );
             return Err(failure::of_step(digest, message, 127).into());
         }
+        // The runtime's own words where its first process did not get as far as the command.
+        Err(RunnerError::Start(text)) if text.contains("OOM-killed") => {
+            return Err(failed(137, &out_of_memory(limits)));
+        }
         Err(error) => return Err(anyhow::Error::from(error).into()),
-    };
-    let failed = |code: i32, more: &str| {
-        let command = meta.args.join(" ");
-        let message =
-            format!("process {command:?} did not complete successfully: exit code: {code}{more}");
-        StepError::from(failure::of_step(digest, message, code))
     };
     match ran.exit {
         Exit::Code(code) if meta.valid_exit_codes.contains(&code) => {
@@ -50,12 +55,21 @@ pub(super) fn judge(
         }
         Exit::Code(0) if meta.valid_exit_codes.is_empty() => Ok(Succeeded { stubs: ran.stubs }),
         Exit::Code(code) => Err(failed(code, "")),
-        Exit::OutOfMemory { code } => Err(failed(
-            code,
-            ": cannot allocate memory (killed: the step used more memory than it may)",
-        )),
+        Exit::OutOfMemory { code } => Err(failed(code, &out_of_memory(limits))),
         Exit::Cancelled => Err(failure::cancelled(digest).into()),
     }
+}
+
+/// What is said of a command that was killed for memory: `cannot allocate memory` is BuildKit's text.
+fn out_of_memory(limits: &Limits) -> String {
+    let why = match limits.memory {
+        Some(bytes) => format!(
+            "it needed more than the {} MiB that its worker gives to a step (--step-memory)",
+            bytes >> 20
+        ),
+        None => "its worker's memory ran out".to_owned(),
+    };
+    format!(": cannot allocate memory: killed by the kernel because {why}")
 }
 
 /// Whether the runtime could not start the container because of the command: a program or directory that the image lacks,
@@ -113,6 +127,16 @@ impl Succeeded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_named_where_there_is_one() {
+        let limited = Limits {
+            memory: Some(3 << 30),
+            ..Limits::default()
+        };
+        assert!(out_of_memory(&limited).contains("the 3072 MiB that its worker gives to a step"));
+        assert!(out_of_memory(&Limits::default()).contains("its worker's memory ran out"));
+    }
 
     #[test]
     fn the_image_and_the_machine_are_told_apart() {
