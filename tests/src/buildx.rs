@@ -45,6 +45,13 @@ impl Buildx {
         }
     }
 
+    /// Has the Docker engine at `endpoint` beside its builder: `--load` brings images there.
+    #[must_use]
+    pub fn with_docker(mut self, endpoint: &str) -> Self {
+        self.docker = Some(endpoint.to_owned());
+        self
+    }
+
     /// Builds one of the projects, in its folder.
     pub fn build_project(&self, base: &str, project: &Checkout, args: &[&str]) -> Outcome {
         let rest = project.args(base);
@@ -89,7 +96,8 @@ impl Buildx {
         Running::start(args.join(" "), self.command(args)).finish()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The command that runs it; whoever spawns it gets the process of buildx itself.
+    pub fn command(&self, args: &[&str]) -> Command {
         let home = self.home.path();
         let mut command = Command::new("setpriv");
         command

@@ -74,6 +74,24 @@ pub fn push_lying_image(registry: &Registry) -> String {
     layout.push(&[manifest], registry, "lying:latest")
 }
 
+/// Pushes an image made of tar archives and returns its whole name. Each architecture has its archives, the lowest layer
+/// first.
+///
+/// # Panics
+/// It cannot be made or pushed.
+pub fn push_archives(registry: &Registry, name: &str, images: &[(&str, Vec<Vec<u8>>)]) -> String {
+    let scratch = Scratch::new();
+    let mut layout = Layout::new(scratch.path());
+    let manifests: Vec<Value> = images
+        .iter()
+        .map(|(architecture, archives)| {
+            let layers: Vec<Value> = archives.iter().map(|tar| layout.archive(tar)).collect();
+            layout.image(architecture, &layers)
+        })
+        .collect();
+    layout.push(&manifests, registry, name)
+}
+
 /// What a layer consists of: its paths, in their order.
 type Tree = Vec<(String, Node)>;
 
@@ -146,11 +164,14 @@ impl Layout {
     }
 
     fn layer(&mut self, tree: &Tree) -> Value {
-        let tar = tar_of(tree);
+        self.archive(&tar_of(tree))
+    }
+
+    fn archive(&mut self, tar: &[u8]) -> Value {
         let mut gzip = GzEncoder::new(Vec::new(), self.level);
-        gzip.write_all(&tar).expect("compressing into memory");
+        gzip.write_all(tar).expect("compressing into memory");
         let descriptor = self.blob(LAYER, &gzip.finish().expect("compressing into memory"));
-        let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
+        let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(tar)));
         self.diff_ids
             .insert(descriptor["digest"].to_string(), diff_id);
         descriptor

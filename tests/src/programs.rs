@@ -8,7 +8,7 @@ fn workspace() -> &'static Path {
 }
 
 fn peer(variable: &str, unpacked: &str) -> PathBuf {
-    let default = workspace().join("target/peers").join(unpacked);
+    let default = peers().join(unpacked);
     let path = std::env::var_os(variable).map_or(default, PathBuf::from);
     assert!(
         path.is_file(),
@@ -59,9 +59,14 @@ pub(crate) fn dockerd() -> PathBuf {
     peer("BUILDYARD_TEST_DOCKERD", "usr/sbin/dockerd")
 }
 
+/// Where packages lie that were unpacked, not installed.
+pub fn peers() -> PathBuf {
+    workspace().join("target/peers")
+}
+
 /// Where programs lie that were unpacked, not installed: dockerd's containerd.
 pub(crate) fn unpacked() -> PathBuf {
-    workspace().join("target/peers/usr/bin")
+    peers().join("usr/bin")
 }
 
 /// Debian's registry: installed, or unpacked.

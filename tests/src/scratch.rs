@@ -36,16 +36,20 @@ impl Drop for Scratch {
         for data in &workers {
             remove_containers(data);
         }
-        for mounted in mounts_below(dir.path()) {
-            // What cannot be unmounted is left, and the removal below says so.
-            let _ = unmount(mounted.as_str(), UnmountFlags::DETACH);
-        }
+        unmount_below(dir.path());
         for data in &workers {
             remove_network(data);
         }
         if let Err(error) = dir.close() {
             eprintln!("a temporary folder stays behind: {error}");
         }
+    }
+}
+
+/// Unmounts what is mounted at a folder and below it. What cannot be unmounted is left: removing the folder then fails.
+pub fn unmount_below(dir: &Path) {
+    for mounted in mounts_below(dir) {
+        let _ = unmount(mounted.as_str(), UnmountFlags::DETACH);
     }
 }
 

@@ -131,6 +131,18 @@ impl Serve {
     /// # Panics
     /// It ends, or is not ready in time; its output is in the message.
     pub fn start(&self) -> Server {
+        let mut server = self.spawn();
+        if let Some(port) = self.port {
+            server.process.wait_ready(START, || self.is_ready(port));
+        }
+        server
+    }
+
+    /// Starts it and does not wait.
+    ///
+    /// # Panics
+    /// The program is not there.
+    pub fn spawn(&self) -> Server {
         let mut words = self.before.clone();
         words.push(programs::buildyard().display().to_string());
         words.extend(self.words.iter().cloned());
@@ -142,12 +154,8 @@ impl Serve {
             ("NO_COLOR".to_owned(), "1".to_owned()),
         ];
         let log = self.data.path().join("log");
-        let mut process = Process::start(&self.name, &words, &environment, log);
-        if let Some(port) = self.port {
-            process.wait_ready(START, || self.is_ready(port));
-        }
         Server {
-            process,
+            process: Process::start(&self.name, &words, &environment, log),
             host: self.host.clone(),
             port: self.port,
             data: self.data.clone(),
@@ -200,6 +208,11 @@ impl Server {
     /// A folder beside its data, for sockets and certificates.
     pub fn folder(&self) -> &Path {
         self.data.path()
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// The process.

@@ -2,6 +2,7 @@
 //!
 //! Commands install what they need themselves, so that a fresh Debian or Ubuntu machine with Rust is enough.
 
+mod bench;
 mod check;
 mod command;
 mod compare;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::TestArgs),
     /// Build every project of tests/dockerfiles with the reference engine and with ours, and compare the images
     Compare(compare::CompareArgs),
+    /// Measure the workloads with the reference engine and with ours, and print the tables
+    Bench(bench::BenchArgs),
     /// Make the generated code of buildyard.v1 anew (needs protoc)
     Proto(proto::ProtoArgs),
 }
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Task::Check => check::run(&root),
         Task::Test(args) => test::run(&root, &args),
         Task::Compare(args) => compare::run(&root, &args),
+        Task::Bench(args) => bench::run(&root, &args),
         Task::Proto(args) => proto::run(&root, &args),
     }
 }

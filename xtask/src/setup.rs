@@ -83,6 +83,33 @@ pub(crate) fn unpack_reference(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Unpacks Debian's (or Ubuntu's) essential packages of both architectures, each into a root file system, `root-amd64` and
+/// `root-arm64`: base images for the bench.
+///
+/// # Errors
+/// Neither Debian nor Ubuntu, or apt fails.
+pub(crate) fn unpack_roots(root: &Path) -> anyhow::Result<()> {
+    for architecture in ["amd64", "arm64"] {
+        let into = peers(root).join(format!("root-{architecture}"));
+        if into.exists() {
+            continue;
+        }
+        let os = Os::of_this_machine()?;
+        let part = into.with_extension("part");
+        let wanted = Fetch {
+            known_suite: &os.codename,
+            suite: &os.codename,
+            architecture: Some(architecture),
+            packages: &["?essential"],
+            dependencies: true,
+        };
+        fetch(&wanted, &part)?;
+        // Its presence says that it is whole.
+        std::fs::rename(&part, &into)?;
+    }
+    Ok(())
+}
+
 fn unpack_missing(root: &Path) -> anyhow::Result<()> {
     let wanted = |suite, architecture, packages, into: PathBuf, file: PathBuf| Missing {
         suite,
@@ -142,6 +169,7 @@ impl Missing {
             suite: suite.unwrap_or(&os.codename),
             architecture: self.architecture,
             packages: self.packages,
+            dependencies: false,
         };
         fetch(&wanted, &self.into)?;
         anyhow::ensure!(

@@ -154,7 +154,7 @@ fn arrows_run_one_way() {
 fn every_crate_has_its_place() {
     let metadata = metadata();
     let placed: BTreeSet<String> = ARROWS.iter().map(|(short, _)| ours(short)).collect();
-    let tools = ["buildyard", "buildyard-tests", "xtask"].map(String::from);
+    let tools = ["buildyard", "buildyard-bench", "buildyard-tests", "xtask"].map(String::from);
     let known: BTreeSet<String> = placed.into_iter().chain(tools).collect();
     let members: BTreeSet<String> = metadata
         .workspace_packages()

@@ -23,6 +23,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) architecture: Option<&'a str>,
     /// The packages' names.
     pub(crate) packages: &'a [&'a str],
+    /// With all that they depend on; `packages` may be patterns then (apt-patterns(7)).
+    pub(crate) dependencies: bool,
 }
 
 /// Unpacks them into `into`.
@@ -48,13 +50,25 @@ pub(crate) fn fetch(wanted: &Fetch<'_>, into: &Path) -> anyhow::Result<()> {
     let work = tempfile::tempdir().context("making a folder for apt")?;
     let apt = PrivateApt::new(work.path(), &source, wanted.suite, architecture)?;
     execute(apt.command().arg("update"))?;
-    let debs = work.path().join("debs");
-    execute(
-        apt.command()
-            .arg("download")
-            .args(wanted.packages)
-            .current_dir(&debs),
-    )?;
+    let debs = match wanted.dependencies {
+        true => {
+            let install = [
+                "--yes",
+                "--no-install-recommends",
+                "--download-only",
+                "install",
+            ];
+            execute(apt.command().args(install).args(wanted.packages))?;
+            work.path().join("cache/archives")
+        }
+        false => {
+            let debs = work.path().join("debs");
+            let mut download = apt.command();
+            download.arg("download").args(wanted.packages);
+            execute(download.current_dir(&debs))?;
+            debs
+        }
+    };
     unpack(&debs, into)
 }
 
@@ -63,6 +77,7 @@ fn unpack(debs: &Path, into: &Path) -> anyhow::Result<()> {
     let listed = fs::read_dir(debs).context("reading what apt downloaded")?;
     let files: Vec<_> = listed
         .map(|entry| Ok(entry?.path()))
+        .filter(|file| file.as_ref().map_or(true, |file| is_package(file)))
         .collect::<std::io::Result<_>>()?;
     if files.is_empty() {
         bail!("apt downloaded nothing");
@@ -71,6 +86,11 @@ fn unpack(debs: &Path, into: &Path) -> anyhow::Result<()> {
         execute(Command::new("dpkg").arg("-x").arg(file).arg(into))?;
     }
     Ok(())
+}
+
+/// apt keeps a lock and a folder beside them.
+fn is_package(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "deb")
 }
 
 /// apt with lists, caches and sources of its own.
