@@ -14,6 +14,7 @@ use buildyard_coordinator::keeper::KeeperConfig;
 use buildyard_coordinator::{Coordinator, CoordinatorConfig};
 use buildyard_model::Platform;
 use buildyard_worker::agent::{self, WorkerConfig};
+use buildyard_worker::snapshots::SnapshotterChoice;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,7 @@ async fn up(args: UpArgs) -> Result<(), Failure> {
         offer.platforms,
         offer.slots,
         args.offer.allow_host_network,
+        args.offer.snapshotter,
         args.cache_limit,
     )
     .await
@@ -73,6 +75,7 @@ async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
         Some(Vec::new()),
         None,
         false,
+        SnapshotterChoice::default(),
         // It executes nothing, so it unpacks nothing.
         SizeLimit::Bytes(u64::MAX),
     )
@@ -86,6 +89,7 @@ async fn serve(
     platforms: Option<Vec<Platform>>,
     slots: Option<u32>,
     allow_host_network: bool,
+    snapshotter: SnapshotterChoice,
     cache_limit: SizeLimit,
 ) -> Result<(), Failure> {
     let data = config.data.join("worker");
@@ -101,6 +105,7 @@ async fn serve(
         data,
         slots: slots.unwrap_or_else(processors),
         platforms,
+        snapshotter,
         allow_host_network,
         allow_host_binfmt: false,
         shared_flats: Some(coordinator.flats()),
@@ -143,6 +148,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         data: args.data,
         slots: offer.slots.unwrap_or_else(processors),
         platforms: offer.platforms,
+        snapshotter: args.offer.snapshotter,
         allow_host_network: args.offer.allow_host_network,
         allow_host_binfmt: args.offer.allow_host_binfmt,
         shared_flats: None,

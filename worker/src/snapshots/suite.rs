@@ -1,25 +1,26 @@
 //! What every snapshotter must show, read back through the kernel. An implementation runs it with
 //! `snapshotter_suite!(open)`, where `open` makes a snapshotter in a directory.
 
-use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use buildyard_layer::{Entry, Kind, Time, Toc};
+use buildyard_layer::{Entry, Extent, FlatFiles, Kind, Time, Toc, random_flat_id};
 use buildyard_model::{Digest, LayerId};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
-use super::{LayerContent, SnapshotError, Snapshotter};
+use super::{Directories, LayerContent, SnapshotError, Snapshotter};
 use crate::runner::private;
 use crate::testing::{directory, entry};
 
-/// Makes a snapshotter in a directory.
-pub(super) type Open = fn(&Path) -> Arc<dyn Snapshotter>;
+/// Makes a snapshotter in a directory, for layers whose bytes are in these flat files.
+pub(super) type Open = fn(&Path, &FlatFiles) -> Arc<dyn Snapshotter>;
+
+/// The size of a file that is one hole.
+const HUGE: u64 = 1 << 26;
 
 /// One `#[test]` per promise.
 macro_rules! snapshotter_suite {
@@ -41,43 +42,57 @@ pub(super) use snapshotter_suite;
 /// A snapshotter, and layers made from lists of entries.
 struct Bed {
     snapshots: Arc<dyn Snapshotter>,
+    flats: FlatFiles,
     dir: tempfile::TempDir,
     chain: Vec<LayerId>,
+    /// The tables of contents of all layers that there ever were.
+    tocs: HashMap<LayerId, Arc<Toc>>,
 }
 
 impl Bed {
     fn new(open: Open) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let flats = FlatFiles::new(dir.path().join("flats")).unwrap();
         Self {
-            snapshots: open(&dir.path().join("s")),
+            snapshots: open(&dir.path().join("s"), &flats),
+            flats,
             dir,
             chain: Vec::new(),
+            tocs: HashMap::new(),
         }
     }
 
-    /// Puts a layer on the chain. Files contain their own path; `.` stands for the root.
+    /// Puts a layer on the chain. Files contain their own path; the empty path stands for the root.
     fn push(&mut self, entries: Vec<Entry>) {
-        let toc = toc(entries);
-        self.chain.push(LayerId(Digest::of(format!("{toc:?}"))));
-        self.fill(&toc).unwrap();
+        self.add(entries);
+        self.fill().unwrap();
     }
 
-    fn fill(&self, toc: &Toc) -> Result<(), SnapshotError> {
-        let unpack = |dir: &Path| {
-            toc.entries.iter().for_each(|entry| make(dir, entry));
-            toc.entries
-                .iter()
-                .rev()
-                .for_each(|entry| finish(dir, entry));
-            Ok(())
+    /// Puts a layer on the chain that is not filled yet.
+    fn add(&mut self, entries: Vec<Entry>) {
+        let toc = toc(entries);
+        let id = LayerId(Digest::of(format!("{toc:?}")));
+        self.tocs
+            .entry(id)
+            .or_insert_with(|| Arc::new(stored(toc, &self.flats)));
+        self.chain.push(id);
+    }
+
+    /// Fills the top layer.
+    fn fill(&self) -> Result<(), SnapshotError> {
+        let tocs: Vec<Arc<Toc>> = self.chain.iter().map(|id| self.tocs[id].clone()).collect();
+        let (toc, below) = tocs.split_last().unwrap();
+        let unpack = |dir: &Path| Ok(buildyard_layer::unpack(toc, &self.flats, dir)?);
+        let content = LayerContent {
+            toc,
+            below,
+            unpack: &unpack,
         };
-        self.snapshots.ensure(
-            &self.chain,
-            &LayerContent {
-                toc,
-                unpack: &unpack,
-            },
-        )
+        self.snapshots.ensure(&self.chain, &content)
+    }
+
+    fn has(&self, chain: &[LayerId]) -> bool {
+        self.snapshots.missing(chain).is_none()
     }
 
     /// What `look` sees in the mounted chain, without an upper directory.
@@ -99,6 +114,38 @@ fn toc(mut entries: Vec<Entry>) -> Toc {
         entries,
         ..Toc::default()
     }
+}
+
+/// Writes what the files contain: their path, or as many `x` where they share an inode; a huge one is a hole.
+fn stored(mut toc: Toc, flats: &FlatFiles) -> Toc {
+    let writer = flats.writer().unwrap();
+    let mut shared: HashMap<u32, Vec<Extent>> = HashMap::new();
+    for entry in &mut toc.entries {
+        let Kind::File {
+            size,
+            content,
+            extents,
+            ino,
+        } = &mut entry.kind
+        else {
+            continue;
+        };
+        let bytes = match (*ino, *size) {
+            (_, HUGE) => vec![0; HUGE as usize],
+            (0, _) => entry.path.clone(),
+            (_, size) => vec![b'x'; size as usize],
+        };
+        let write = || writer.append_file(&mut &bytes[..]).unwrap().extents;
+        *extents = match *ino {
+            0 => write(),
+            ino => shared.entry(ino).or_insert_with(write).clone(),
+        };
+        *content = Digest::of(&bytes);
+    }
+    let flat = random_flat_id();
+    writer.commit(flat).unwrap();
+    toc.flats = vec![flat];
+    toc
 }
 
 fn file(path: &str) -> Entry {
@@ -125,77 +172,6 @@ fn dir(path: &str) -> Entry {
 
 fn place(root: &Path, path: &[u8]) -> PathBuf {
     super::attributes::inside(root, path)
-}
-
-/// Makes an entry in overlayfs's form, as `buildyard_layer::unpack` does.
-fn make(root: &Path, entry: &Entry) {
-    let path = place(root, &entry.path);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).unwrap();
-    }
-    let node = |kind, major, minor| {
-        rustix::fs::mknodat(
-            CWD,
-            &path,
-            kind,
-            Mode::from(0o600),
-            rustix::fs::makedev(major, minor),
-        )
-        .unwrap();
-    };
-    match &entry.kind {
-        Kind::Directory { opaque } => {
-            fs::create_dir_all(&path).unwrap();
-            if *opaque {
-                let name = c"trusted.overlay.opaque";
-                rustix::fs::lsetxattr(&path, name, b"y", XattrFlags::empty()).unwrap();
-            }
-        }
-        Kind::File { size, ino, .. } if *ino != 0 => {
-            let first = root.join(format!(".first-{ino}-{size}"));
-            if !first.exists() {
-                fs::write(&first, vec![b'x'; *size as usize]).unwrap();
-            }
-            fs::hard_link(&first, &path).unwrap();
-        }
-        Kind::File { size, .. } if *size > 1 << 20 => {
-            fs::File::create(&path).unwrap().set_len(*size).unwrap()
-        }
-        Kind::File { .. } => fs::write(&path, &entry.path).unwrap(),
-        Kind::Symlink { target } => symlink(OsStr::from_bytes(target), &path).unwrap(),
-        Kind::CharDevice { major, minor } => node(FileType::CharacterDevice, *major, *minor),
-        Kind::BlockDevice { major, minor } => node(FileType::BlockDevice, *major, *minor),
-        Kind::Fifo => node(FileType::Fifo, 0, 0),
-        Kind::Whiteout => node(FileType::CharacterDevice, 0, 0),
-        Kind::LinkBelow { .. } => {}
-    }
-}
-
-/// Gives an entry its attributes.
-fn finish(root: &Path, entry: &Entry) {
-    let path = place(root, &entry.path);
-    if let Kind::File { size, ino, .. } = entry.kind {
-        let _ = fs::remove_file(root.join(format!(".first-{ino}-{size}")));
-    }
-    if matches!(entry.kind, Kind::LinkBelow { .. } | Kind::Whiteout) {
-        return;
-    }
-    std::os::unix::fs::lchown(&path, Some(entry.uid), Some(entry.gid)).unwrap();
-    if !matches!(entry.kind, Kind::Symlink { .. }) {
-        fs::set_permissions(&path, fs::Permissions::from_mode(entry.mode)).unwrap();
-    }
-    for (name, value) in &entry.xattrs {
-        rustix::fs::lsetxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty()).unwrap();
-    }
-    let time = Timespec {
-        tv_sec: entry.mtime.seconds,
-        tv_nsec: entry.mtime.nanos.into(),
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
 /// All paths of a tree but its root.
@@ -371,19 +347,19 @@ pub(super) fn devices_and_pipes_are_what_they_are(open: Open) {
 
 pub(super) fn sparse_files_stay_sparse(open: Open) {
     let kind = Kind::File {
-        size: 1 << 36,
+        size: HUGE,
         content: Digest::of(""),
         extents: Vec::new(),
         ino: 0,
     };
     let mut bed = Bed::new(open);
     bed.push(vec![entry(b"huge", kind)]);
-    let (size, blocks) = bed.see(|root| {
-        let metadata = fs::metadata(root.join("huge")).unwrap();
-        (metadata.size(), metadata.blocks())
+    let (size, data) = bed.see(|root| {
+        let file = fs::File::open(root.join("huge")).unwrap();
+        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0));
+        (file.metadata().unwrap().size(), data)
     });
-    assert_eq!(size, 1 << 36);
-    assert!(blocks < 1000, "{blocks}");
+    assert_eq!((size, data), (HUGE, Err(rustix::io::Errno::NXIO)));
     assert!(
         bed.snapshots.holds()[0].1 < 1 << 20,
         "a hole occupies nothing"
@@ -437,8 +413,8 @@ pub(super) fn directories_passed_through_look_as_below(open: Open) {
     bed.push(vec![home, dir("home/sub")]);
     bed.push(vec![file("home/sub/file")]);
     assert_eq!(bed.chain[1], top[1]);
-    assert!(bed.snapshots.has(&bed.chain) && bed.snapshots.has(&top[..2]));
-    assert!(!bed.snapshots.has(&top[1..2]), "never filled over nothing");
+    assert!(bed.has(&bed.chain) && bed.has(&top[..2]));
+    assert!(!bed.has(&top[1..2]), "never filled over nothing");
     assert_eq!(
         bed.see(|root| fs::metadata(root.join("home")).unwrap().uid()),
         43
@@ -479,12 +455,8 @@ pub(super) fn links_to_files_below_are_links(open: Open) {
     assert_eq!(seen, (0o4711, 5, 99));
     // A target that was removed is no target.
     bed.push(vec![entry(b"between", Kind::Whiteout)]);
-    let toc = toc(vec![link("x", "between")]);
-    bed.chain.push(LayerId(Digest::of("no target")));
-    assert!(matches!(
-        bed.fill(&toc),
-        Err(SnapshotError::LinkTarget { .. })
-    ));
+    bed.add(vec![link("x", "between")]);
+    assert!(matches!(bed.fill(), Err(SnapshotError::LinkTarget { .. })));
 }
 
 pub(super) fn the_root_looks_as_its_layers_say(open: Open) {
@@ -601,56 +573,47 @@ pub(super) fn writes_go_to_the_upper_only(open: Open) {
 
 pub(super) fn one_fill_serves_all_who_ask(open: Open) {
     let mut bed = Bed::new(open);
-    bed.chain.push(LayerId(Digest::of("wanted by many")));
+    bed.add(vec![file("file")]);
     let fills = AtomicUsize::new(0);
-    let toc = toc(vec![file("file")]);
+    let toc = bed.tocs[&bed.chain[0]].clone();
+    let together = std::sync::Barrier::new(8);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 let unpack = |dir: &Path| {
                     fills.fetch_add(1, Ordering::SeqCst);
-                    std::thread::sleep(std::time::Duration::from_millis(50));
-                    make(dir, &toc.entries[0]);
-                    Ok(())
+                    Ok(buildyard_layer::unpack(&toc, &bed.flats, dir)?)
                 };
-                bed.snapshots
-                    .ensure(
-                        &bed.chain,
-                        &LayerContent {
-                            toc: &toc,
-                            unpack: &unpack,
-                        },
-                    )
-                    .unwrap();
+                let content = LayerContent {
+                    toc: &toc,
+                    below: &[],
+                    unpack: &unpack,
+                };
+                together.wait();
+                bed.snapshots.ensure(&bed.chain, &content).unwrap();
             });
         }
     });
-    assert_eq!(fills.into_inner(), 1);
+    let most = if bed.snapshots.reads_flats() { 0 } else { 1 };
+    assert_eq!(fills.into_inner(), most);
     assert_eq!(bed.see(paths), ["file"]);
+    assert_eq!(bed.snapshots.holds().len(), 1);
 }
 
 pub(super) fn a_failed_fill_leaves_nothing(open: Open) {
     let mut bed = Bed::new(open);
-    bed.chain.push(LayerId(Digest::of("broken")));
-    let toc = toc(vec![file("file")]);
-    let unpack = |dir: &Path| {
-        fs::write(dir.join("half"), "").unwrap();
-        Err("the flat file is gone".into())
-    };
-    let result = bed.snapshots.ensure(
-        &bed.chain,
-        &LayerContent {
-            toc: &toc,
-            unpack: &unpack,
-        },
-    );
-    assert!(matches!(result, Err(SnapshotError::Fill { .. })));
+    bed.add(vec![file("file")]);
+    let flat = bed.tocs[&bed.chain[0]].flats[0];
+    let (here, away) = (bed.flats.path(flat), bed.dir.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    assert!(matches!(bed.fill(), Err(SnapshotError::Fill { .. })));
     assert!(matches!(
         bed.snapshots.mounts(&bed.chain, None),
         Err(SnapshotError::Missing(_))
     ));
     assert!(bed.snapshots.holds().is_empty());
-    bed.fill(&toc).unwrap();
+    fs::rename(&away, &here).unwrap();
+    bed.fill().unwrap();
     assert_eq!(bed.see(paths), ["file"]);
 }
 
@@ -678,7 +641,10 @@ pub(super) fn layers_survive_a_restart_and_rubbish_does_not(open: Open) {
     let upper = bed.snapshots.new_upper(&bed.chain).unwrap();
     let left = upper.home().to_owned();
     std::mem::forget(upper);
-    bed.snapshots = open(&bed.dir.path().join("s"));
+    let flats = bed.flats.clone();
+    // The old one goes first, as the process of a worker does.
+    bed.snapshots = Arc::new(Directories::open(&bed.dir.path().join("none")).unwrap());
+    bed.snapshots = open(&bed.dir.path().join("s"), &flats);
     assert!(!left.exists());
     let sorted = |mut list: Vec<(LayerId, u64)>| {
         list.sort();
