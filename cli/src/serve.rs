@@ -14,6 +14,7 @@ use buildyard_coordinator::keeper::KeeperConfig;
 use buildyard_coordinator::{Coordinator, CoordinatorConfig};
 use buildyard_model::Platform;
 use buildyard_worker::agent::{self, WorkerConfig};
+use buildyard_worker::snapshots::SnapshotterChoice;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,7 @@ async fn serve(
         data,
         slots: offer.slots.unwrap_or_else(processors),
         platforms: offer.platforms,
+        snapshotter: offer.snapshotter,
         allow_host_network: offer.allow_host_network,
         allow_host_binfmt: offer.allow_host_binfmt,
         step_memory: offer.step_memory,
@@ -131,6 +133,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         data: args.data,
         slots: offer.slots.unwrap_or_else(processors),
         platforms: offer.platforms,
+        snapshotter: offer.snapshotter,
         allow_host_network: offer.allow_host_network,
         allow_host_binfmt: offer.allow_host_binfmt,
         step_memory: offer.step_memory,
@@ -197,6 +200,8 @@ pub struct OfferConfig {
     pub platforms: Option<Vec<Platform>>,
     /// How many steps at once; none: one for each processor.
     pub slots: Option<u32>,
+    /// How layers are made ready for steps.
+    pub snapshotter: SnapshotterChoice,
     /// Whether steps may use the machine's network.
     pub allow_host_network: bool,
     /// Whether QEMU may be registered with the machine's kernel.
@@ -262,6 +267,7 @@ pub fn offer(args: &OfferArgs) -> Result<OfferConfig, Failure> {
     Ok(OfferConfig {
         platforms: (!platforms.is_empty()).then_some(platforms),
         slots: args.slots,
+        snapshotter: args.snapshotter,
         allow_host_network: args.allow_host_network,
         allow_host_binfmt: args.allow_host_binfmt,
         step_memory: args.step_memory,

@@ -65,7 +65,8 @@ impl Machine {
             .ensure(
                 &[id],
                 &LayerContent {
-                    toc: &toc,
+                    toc: &Arc::new(toc),
+                    below: &[],
                     unpack: &unpack,
                 },
             )

@@ -13,6 +13,7 @@ mod decompress;
 mod diff;
 mod draft;
 mod encode;
+pub mod erofs;
 mod extent_source;
 pub mod fileop;
 mod flat;

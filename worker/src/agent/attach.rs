@@ -119,6 +119,8 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
     if executes {
         let started = Executor::start(ExecutorConfig {
             data: config.data.clone(),
+            snapshotter: config.snapshotter,
+            flats: flats.clone(),
             allow_host_binfmt: config.allow_host_binfmt,
             step_memory: config.step_memory,
         })

@@ -9,6 +9,8 @@ use buildyard_model::Platform;
 use buildyard_registry::RegistryConfig;
 use tonic::transport::Channel;
 
+use crate::snapshots::SnapshotterChoice;
+
 /// A platform that the worker offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
@@ -31,6 +33,8 @@ pub struct WorkerConfig {
     /// Offer only these platforms, where given. An empty list is a worker that executes nothing: it does file steps and
     /// reads images.
     pub platforms: Option<Vec<Platform>>,
+    /// How layers are made ready for steps.
+    pub snapshotter: SnapshotterChoice,
     /// Let steps use the machine's network where their client allows it.
     pub allow_host_network: bool,
     /// Register emulators with the machine's kernel where no other way works.

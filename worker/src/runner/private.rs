@@ -12,10 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 
-use crate::snapshots::{MountSource, MountSpec};
+use crate::snapshots::{ImageClone, Lower, MountSource, MountSpec, MountedImage};
 
 /// Runs `work` on a thread with a mount namespace of its own and waits for it.
 pub(crate) fn run<T: Send + 'static>(
@@ -55,6 +55,7 @@ pub(crate) fn mount(spec: &MountSpec, target: &Path) -> io::Result<()> {
     match &spec.source {
         MountSource::Bind { path, read_only } => bind(path, target, *read_only),
         MountSource::Overlay { lowers, upper } => overlay(lowers, upper.as_ref(), target),
+        MountSource::Image(image) => image.attach(target),
         MountSource::Tmpfs { size, mode } => tmpfs(*size, *mode, target),
     }
 }
@@ -91,26 +92,30 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `mount(2)` takes one page of options. With a one-word link to each directory, 500 lowers (overlayfs's own limit)
-/// fit on every kernel, and no character of a path needs quoting.
-fn overlay(
-    lowers: &[PathBuf],
-    upper: Option<&(PathBuf, PathBuf)>,
-    target: &Path,
-) -> io::Result<()> {
+/// `mount(2)` takes one page of options. With a one-word name for each lower, 500 of them (overlayfs's own limit) fit on every
+/// kernel, and no character of a path needs quoting. Images are attached under their names only while the overlay is mounted:
+/// it keeps mounts of its own.
+fn overlay(lowers: &[Lower], upper: Option<&(PathBuf, PathBuf)>, target: &Path) -> io::Result<()> {
     let target = fs::canonicalize(target)?;
-    let links = tempfile::Builder::new().prefix("by-overlay-").tempdir()?;
-    std::env::set_current_dir(links.path())?;
+    let names = Names::new()?;
+    let images = lowers.iter().filter_map(|lower| match lower {
+        Lower::Image(image) => Some(&**image),
+        Lower::Directory(_) => None,
+    });
+    let mut clones = MountedImage::clones(&images.collect::<Vec<_>>())?.into_iter();
     let mut options = String::from("index=off,metacopy=off,redirect_dir=nofollow,xino=off");
     if let Some((upper, work)) = upper {
-        link(upper, "u")?;
-        link(work, "w")?;
+        names.link(upper, "u")?;
+        names.link(work, "w")?;
         options.push_str(",upperdir=u,workdir=w");
     }
     let mut separator = ",lowerdir=";
     for (number, lower) in lowers.iter().enumerate() {
         let name = number.to_string();
-        link(lower, &name)?;
+        match lower {
+            Lower::Directory(directory) => names.link(directory, &name)?,
+            Lower::Image(_) => names.attach(clones.next(), &name)?,
+        }
         options.push_str(separator);
         options.push_str(&name);
         separator = ":";
@@ -122,18 +127,51 @@ fn overlay(
         MountFlags::empty()
     };
     let result = rustix::mount::mount("overlay", &target, "overlay", flags, options.as_c_str());
-    std::env::set_current_dir("/")?;
     result.map_err(|errno| describe(errno, lowers, upper))
 }
 
-fn link(directory: &Path, name: &str) -> io::Result<()> {
-    rustix::fs::symlink(directory.as_os_str().as_bytes(), name)?;
-    Ok(())
+/// Short names for what an overlay is made of, in memory; the thread's current directory as long as this lives.
+struct Names {
+    dir: tempfile::TempDir,
+}
+
+impl Names {
+    fn new() -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("by-overlay-").tempdir()?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, c"mode=700")?;
+        let names = Self { dir };
+        std::env::set_current_dir(names.dir.path())?;
+        Ok(names)
+    }
+
+    fn link(&self, directory: &Path, name: &str) -> io::Result<()> {
+        rustix::fs::symlink(directory.as_os_str().as_bytes(), name)?;
+        Ok(())
+    }
+
+    fn attach(&self, image: Option<ImageClone>, name: &str) -> io::Result<()> {
+        let image = image.ok_or_else(|| io::Error::other("an image has no mount"))?;
+        let place = self.dir.path().join(name);
+        fs::create_dir(&place)?;
+        image.attach(&place)
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // One call for the memory with all that is attached in it: each one waits for all processors.
+        let left = std::env::set_current_dir("/");
+        let gone = rustix::mount::unmount(self.dir.path(), UnmountFlags::DETACH);
+        if let Err(error) = left.and(gone.map_err(io::Error::from)) {
+            tracing::warn!(%error, dir = %self.dir.path().display(), "a directory was left behind");
+        }
+    }
 }
 
 fn describe(
     errno: rustix::io::Errno,
-    lowers: &[PathBuf],
+    lowers: &[Lower],
     upper: Option<&(PathBuf, PathBuf)>,
 ) -> io::Error {
     let error = io::Error::from(errno);

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use buildyard_layer::Entry;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 
 /// Mode, owner, modification time and extended attributes of a directory or file.
@@ -29,6 +30,21 @@ impl Attributes {
             gid: 0,
             mtime: (0, 0),
             xattrs: Vec::new(),
+        }
+    }
+
+    /// Those that a table of contents gives a directory.
+    pub(super) fn of(entry: &Entry) -> Self {
+        let xattrs = entry.xattrs.iter().filter_map(|(name, value)| {
+            // Names come from the kernel or were checked when the layer was read: they hold no NUL.
+            Some((CString::new(name.clone()).ok()?, value.clone()))
+        });
+        Self {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: (entry.mtime.seconds, entry.mtime.nanos.into()),
+            xattrs: xattrs.collect(),
         }
     }
 

@@ -2,38 +2,32 @@
 //! system that can hold an overlay's upper directory.
 //!
 //! ```text
-//! DIR/boot                  the boot under which the layers were unpacked
-//! DIR/empty/                what the empty chain shows
 //! DIR/layers/NAME/fs/       a layer; NAME is its id, or id.context where its form depends on what is below
 //! DIR/layers/NAME/bytes     how much it occupies
-//! DIR/making/N/             a layer that is being filled; becomes DIR/layers/NAME by rename
-//! DIR/uppers/N/fs, work     what a running step changes
 //! ```
-//!
-//! Nothing is synced to the disk: layers are a cache, and those unpacked before the machine last booted are dropped
-//! when the worker starts.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use buildyard_model::{Chain, LayerId};
 
 use super::attributes::Attributes;
 use super::below::{self, Needs};
-use super::{LayerContent, MountSource, MountSpec, Mounts, SnapshotError, Snapshotter, UpperDir};
+use super::gates::Gates;
+use super::home::{Home, Scratch};
+use super::{
+    LayerContent, Lower, MountSource, MountSpec, Mounts, SnapshotError, Snapshotter, UpperDir, lock,
+};
 
 /// The snapshotter of unpacked directories.
 pub struct Directories {
-    dir: PathBuf,
-    next: AtomicU64,
+    home: Home,
     layers: Mutex<HashMap<String, Layer>>,
-    /// One lock per layer that is being filled.
-    filling: Mutex<HashMap<LayerId, Arc<Mutex<()>>>>,
+    filling: Gates,
 }
 
 struct Layer {
@@ -48,32 +42,16 @@ struct Layer {
 impl Directories {
     /// Opens `dir`, which belongs to this snapshotter alone. Leftovers of an earlier process are removed.
     pub fn open(dir: &Path) -> Result<Self, SnapshotError> {
-        for name in ["making", "uppers"] {
-            empty(&dir.join(name))?;
-        }
-        let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot_file = dir.join("boot");
-        if fs::read(&boot_file).ok().as_deref() != Some(&boot[..]) {
-            empty(&dir.join("layers"))?;
-            fs::write(&boot_file, &boot).map_err(SnapshotError::io("writing", &boot_file))?;
-        }
-        for name in ["layers", "empty"] {
-            let path = dir.join(name);
-            fs::create_dir_all(&path)
-                .map_err(SnapshotError::io("creating the directory", &path))?;
-        }
-        let dir = fs::canonicalize(dir).map_err(SnapshotError::io("finding", dir))?;
-        let layers = read_layers(&dir.join("layers"))?;
+        let home = Home::open(dir, "layers")?;
         Ok(Self {
-            dir,
-            next: AtomicU64::new(0),
-            layers: Mutex::new(layers),
-            filling: Mutex::default(),
+            layers: Mutex::new(read_layers(&home)?),
+            home,
+            filling: Gates::default(),
         })
     }
 
     /// The names under which the layers of `chain` are present, lowest first.
-    fn names(&self, chain: &[LayerId]) -> Result<Vec<String>, SnapshotError> {
+    fn names(&self, chain: &[LayerId]) -> Result<Vec<String>, (usize, LayerId)> {
         let layers = lock(&self.layers);
         let mut names = Vec::with_capacity(chain.len());
         let mut below_is_plain = true;
@@ -83,7 +61,7 @@ impl Directories {
                 Some(layer) if below_is_plain || !layer.plain_root => (free, layer),
                 _ => {
                     let bound = bound_name(&chain[..=index]);
-                    let layer = layers.get(&bound).ok_or(SnapshotError::Missing(*id))?;
+                    let layer = layers.get(&bound).ok_or((index, *id))?;
                     (bound, layer)
                 }
             };
@@ -94,23 +72,18 @@ impl Directories {
     }
 
     fn root(&self, name: &str) -> PathBuf {
-        self.dir.join("layers").join(name).join("fs")
+        self.home.kept(name).join("fs")
     }
 
     /// The roots of the layers of `chain`, the top one first.
     fn roots(&self, chain: &[LayerId]) -> Result<Vec<PathBuf>, SnapshotError> {
         Ok(self
-            .names(chain)?
+            .names(chain)
+            .map_err(missing)?
             .iter()
             .rev()
             .map(|name| self.root(name))
             .collect())
-    }
-
-    fn fresh(&self, kind: &str) -> PathBuf {
-        self.dir
-            .join(kind)
-            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     fn fill(
@@ -120,7 +93,7 @@ impl Directories {
         content: &LayerContent<'_>,
     ) -> Result<(), SnapshotError> {
         let lowers = self.roots(&chain[..chain.len() - 1])?;
-        let home = Scratch(self.fresh("making"));
+        let home = self.home.making();
         let root = home.0.join("fs");
         fs::create_dir_all(&root).map_err(SnapshotError::io("creating the directory", &root))?;
         (content.unpack)(&root).map_err(|source| SnapshotError::Fill { layer, source })?;
@@ -144,16 +117,15 @@ impl Directories {
         } else {
             bound_name(chain)
         };
-        self.publish(&home.0, name, layer)
+        self.publish(&home, name, layer)
     }
 
-    fn publish(&self, home: &Path, name: String, id: LayerId) -> Result<(), SnapshotError> {
-        let bytes = occupied(home).map_err(SnapshotError::io("measuring", home))?;
-        let plain_root = is_plain(&home.join("fs"))?;
-        let file = home.join("bytes");
+    fn publish(&self, home: &Scratch, name: String, id: LayerId) -> Result<(), SnapshotError> {
+        let bytes = occupied(&home.0).map_err(SnapshotError::io("measuring", &home.0))?;
+        let plain_root = is_plain(&home.0.join("fs"))?;
+        let file = home.0.join("bytes");
         fs::write(&file, bytes.to_string()).map_err(SnapshotError::io("writing", &file))?;
-        let place = self.dir.join("layers").join(&name);
-        fs::rename(home, &place).map_err(SnapshotError::io("putting in place", &place))?;
+        self.home.keep(home, &name)?;
         lock(&self.layers).insert(
             name,
             Layer {
@@ -175,28 +147,14 @@ impl Snapshotter for Directories {
         if self.names(chain).is_ok() {
             return Ok(());
         }
-        let gate = lock(&self.filling).entry(layer).or_default().clone();
-        let result = {
-            let _turn = lock(&gate);
-            if self.names(chain).is_ok() {
-                Ok(())
-            } else {
-                self.fill(chain, layer, content)
-            }
-        };
-        drop(gate);
-        let mut filling = lock(&self.filling);
-        if filling
-            .get(&layer)
-            .is_some_and(|gate| Arc::strong_count(gate) == 1)
-        {
-            filling.remove(&layer);
-        }
-        result
+        self.filling.alone(layer, || match self.names(chain) {
+            Ok(_) => Ok(()),
+            Err(_) => self.fill(chain, layer, content),
+        })
     }
 
-    fn has(&self, chain: &[LayerId]) -> bool {
-        self.names(chain).is_ok()
+    fn missing(&self, chain: &[LayerId]) -> Option<usize> {
+        self.names(chain).err().map(|(at, _)| at)
     }
 
     fn new_upper(&self, chain: &[LayerId]) -> Result<UpperDir, SnapshotError> {
@@ -205,7 +163,7 @@ impl Snapshotter for Directories {
                 .map_err(SnapshotError::io("reading the attributes of", root))?,
             None => Attributes::undescribed(),
         };
-        let upper = UpperDir::create(self.fresh("uppers"))?;
+        let upper = UpperDir::create(self.home.upper())?;
         let dir = upper.dir();
         attributes
             .write(&dir)
@@ -216,7 +174,7 @@ impl Snapshotter for Directories {
     fn mounts(&self, chain: &[LayerId], upper: Option<&UpperDir>) -> Result<Mounts, SnapshotError> {
         let mut mounts = Mounts::unheld(Vec::new());
         let mut lowers = Vec::new();
-        for (name, id) in self.names(chain)?.iter().zip(chain).rev() {
+        for (name, id) in self.names(chain).map_err(missing)?.iter().zip(chain).rev() {
             let hold = lock(&self.layers).get(name).map(|layer| layer.hold.clone());
             mounts.holds.push(hold.ok_or(SnapshotError::Missing(*id))?);
             // A chain may have a layer twice, e.g. of two steps that changed nothing, which overlayfs refuses. The upper one hides
@@ -227,11 +185,11 @@ impl Snapshotter for Directories {
             }
         }
         if lowers.is_empty() {
-            lowers.push(self.dir.join("empty"));
+            lowers.push(self.home.empty());
         }
         let source = match upper {
             Some(upper) => MountSource::Overlay {
-                lowers,
+                lowers: lowers.into_iter().map(Lower::Directory).collect(),
                 upper: Some((upper.dir(), upper.work())),
             },
             None if lowers.len() == 1 => MountSource::Bind {
@@ -239,7 +197,7 @@ impl Snapshotter for Directories {
                 read_only: true,
             },
             None => MountSource::Overlay {
-                lowers,
+                lowers: lowers.into_iter().map(Lower::Directory).collect(),
                 upper: None,
             },
         };
@@ -257,9 +215,7 @@ impl Snapshotter for Directories {
         let mut freed = None;
         let mut gone = Vec::new();
         for name in names {
-            let (place, away) = (self.dir.join("layers").join(&name), self.fresh("making"));
-            fs::rename(&place, &away).map_err(SnapshotError::io("removing", &place))?;
-            gone.push(Scratch(away));
+            gone.push(self.home.take_away(&name)?);
             *freed.get_or_insert(0) += layers.remove(&name).map_or(0, |form| form.bytes);
         }
         drop(layers);
@@ -273,6 +229,10 @@ impl Snapshotter for Directories {
             *sums.entry(layer.id).or_default() += layer.bytes;
         }
         sums.into_iter().collect()
+    }
+
+    fn reads_flats(&self) -> bool {
+        false
     }
 }
 
@@ -297,48 +257,20 @@ fn is_plain(root: &Path) -> Result<bool, SnapshotError> {
     Ok(attributes == Attributes::undescribed())
 }
 
-/// A directory that is removed when it goes out of use, unless it was renamed away.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.0.display(), %error, "a directory was left behind");
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Makes `dir` an empty directory.
-fn empty(dir: &Path) -> Result<(), SnapshotError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(SnapshotError::io("clearing", dir)(error));
-        }
-        _ => {}
-    }
-    fs::create_dir_all(dir).map_err(SnapshotError::io("creating the directory", dir))
-}
-
-/// The layers that are in `dir`. What isn't one is left alone.
-fn read_layers(dir: &Path) -> Result<HashMap<String, Layer>, SnapshotError> {
+/// The layers that are kept. What isn't one is left alone.
+fn read_layers(home: &Home) -> Result<HashMap<String, Layer>, SnapshotError> {
     let mut layers = HashMap::new();
-    for entry in fs::read_dir(dir).map_err(SnapshotError::io("listing", dir))? {
-        let entry = entry.map_err(SnapshotError::io("listing", dir))?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
+    for name in home.names()? {
         let hex = name.split('.').next().unwrap_or_default();
         let Ok(id) = format!("sha256:{hex}").parse::<LayerId>() else {
             continue;
         };
-        let bytes = fs::read_to_string(entry.path().join("bytes"))
+        let place = home.kept(&name);
+        let bytes = fs::read_to_string(place.join("bytes"))
             .ok()
             .and_then(|text| text.parse().ok());
         if let Some(bytes) = bytes {
-            let plain_root = is_plain(&entry.path().join("fs"))?;
+            let plain_root = is_plain(&place.join("fs"))?;
             layers.insert(
                 name,
                 Layer {
@@ -351,6 +283,10 @@ fn read_layers(dir: &Path) -> Result<HashMap<String, Layer>, SnapshotError> {
         }
     }
     Ok(layers)
+}
+
+fn missing((_, layer): (usize, LayerId)) -> SnapshotError {
+    SnapshotError::Missing(layer)
 }
 
 /// The bytes that a tree occupies on the disk; a file with several names counts once.
@@ -373,17 +309,14 @@ fn occupied(tree: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the locks guard is consistent at every point where something could panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use buildyard_layer::FlatFiles;
+
     use super::*;
     use crate::snapshots::suite::snapshotter_suite;
 
-    fn open(dir: &Path) -> Arc<dyn Snapshotter> {
+    fn open(dir: &Path, _flats: &FlatFiles) -> Arc<dyn Snapshotter> {
         fs::create_dir_all(dir).unwrap();
         Arc::new(Directories::open(dir).unwrap())
     }
@@ -393,13 +326,14 @@ mod tests {
     #[test]
     fn layers_unpacked_before_the_last_boot_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        drop(open(dir.path()));
+        let open = || Directories::open(dir.path()).unwrap();
+        drop(open());
         let layer = dir.path().join("layers").join("0".repeat(64));
         fs::create_dir_all(layer.join("fs")).unwrap();
         fs::write(layer.join("bytes"), "5").unwrap();
-        assert_eq!(open(dir.path()).holds().len(), 1);
+        assert_eq!(open().holds().len(), 1);
         fs::write(dir.path().join("boot"), "another boot").unwrap();
-        assert!(open(dir.path()).holds().is_empty());
+        assert!(open().holds().is_empty());
         assert!(!layer.exists());
     }
 }

@@ -8,9 +8,10 @@
 //! # How to use one
 //!
 //! ```ignore
-//! // 1. Every layer of the chain, lowest first. The closure runs only when the layer is not there yet.
-//! for end in 1..=chain.len() {
-//!     snapshots.ensure(&chain[..end], &LayerContent { toc: &toc, unpack: &|dir| unpack(&toc, &source, dir) })?;
+//! // 1. Every layer of the chain that is not there yet, lowest first.
+//! while let Some(at) = snapshots.missing(&chain) {
+//!     let content = LayerContent { toc: &tocs[at], below: &tocs[..at], unpack: &|dir| unpack(&tocs[at], &source, dir) };
+//!     snapshots.ensure(&chain[..=at], &content)?;
 //! }
 //! // 2. A place for what the step changes. Without one, the mounts are read-only.
 //! let upper = snapshots.new_upper(&chain)?;
@@ -37,20 +38,27 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buildyard_layer::Toc;
 use buildyard_model::LayerId;
 
 mod attributes;
 mod below;
+mod choice;
 mod directories;
+mod erofs;
+mod gates;
+mod home;
 mod probe;
 #[cfg(test)]
 mod suite;
 mod upper;
 
+pub use choice::{SnapshotterChoice, UnknownSnapshotter, choose};
 pub use directories::Directories;
+pub(crate) use erofs::ImageClone;
+pub use erofs::{ErofsProbeError, ErofsSnapshots, MountedImage, probe_erofs};
 pub use probe::{ProbeError, probe};
 pub use upper::UpperDir;
 
@@ -60,8 +68,8 @@ pub trait Snapshotter: Send + Sync {
     /// on them). Does nothing if it is there.
     fn ensure(&self, chain: &[LayerId], content: &LayerContent<'_>) -> Result<(), SnapshotError>;
 
-    /// Whether the last layer of `chain` is present in the form that it has over the others.
-    fn has(&self, chain: &[LayerId]) -> bool;
+    /// The index of the lowest layer of `chain` that must be made present before the chain can be mounted; `None` where it can.
+    fn missing(&self, chain: &[LayerId]) -> Option<usize>;
 
     /// A fresh directory for what a step changes on top of `chain`. Its root carries the attributes of the chain's root.
     fn new_upper(&self, chain: &[LayerId]) -> Result<UpperDir, SnapshotError>;
@@ -75,15 +83,20 @@ pub trait Snapshotter: Send + Sync {
 
     /// The layers that are present, each with the bytes it occupies on this machine.
     fn holds(&self) -> Vec<(LayerId, u64)>;
+
+    /// Whether files' bytes are read out of the flat files while a chain is mounted. Then those must stay until it is.
+    fn reads_flats(&self) -> bool;
 }
 
 /// What a layer consists of, as the one who fills it sees it.
 pub struct LayerContent<'a> {
     /// The layer's table of contents.
-    pub toc: &'a Toc,
+    pub toc: &'a Arc<Toc>,
+    /// Those of the layers below it, lowest first.
+    pub below: &'a [Arc<Toc>],
     /// Unpacks the layer into an empty directory in overlayfs's form: whiteouts as character devices 0:0, opaque
     /// directories with `trusted.overlay.opaque`. It may make `LinkBelow` entries as copies, or leave them out: the
-    /// snapshotter links them.
+    /// snapshotter links them. A snapshotter that unpacks nothing does not call it.
     pub unpack: &'a (dyn Fn(&Path) -> Result<(), FillError> + Sync),
 }
 
@@ -139,10 +152,12 @@ pub enum MountSource {
     /// Directories over one another.
     Overlay {
         /// The lower directories, the *top one first*, at least one (two without `upper`).
-        lowers: Vec<PathBuf>,
+        lowers: Vec<Lower>,
         /// Where writes go, and overlayfs's work directory beside it. Without it the mount is read-only.
         upper: Option<(PathBuf, PathBuf)>,
     },
+    /// An image, which is read-only.
+    Image(Arc<MountedImage>),
     /// Memory.
     Tmpfs {
         /// Most bytes it may hold; the kernel's default (half of the memory) without.
@@ -150,6 +165,15 @@ pub enum MountSource {
         /// The mode of its root.
         mode: u32,
     },
+}
+
+/// What lies under an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lower {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image's root.
+    Image(Arc<MountedImage>),
 }
 
 impl MountSpec {
@@ -202,4 +226,9 @@ impl SnapshotError {
             source,
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks guard is consistent at every point where something could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

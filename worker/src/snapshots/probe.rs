@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{MountSource, MountSpec};
+use super::{Lower, MountSource, MountSpec};
 use crate::runner::private;
 
 /// Why no step can run with this data directory.
@@ -55,7 +55,7 @@ pub fn probe(data: &Path) -> Result<(), ProbeError> {
     fs::write(dirs[0].join("file"), "lower").map_err(failed("writing a file"))?;
     let [lower, upper, work, merged] = dirs;
     let source = MountSource::Overlay {
-        lowers: vec![lower],
+        lowers: vec![Lower::Directory(lower)],
         upper: Some((upper.clone(), work)),
     };
     let tried = private::run("overlay-probe", move || {
@@ -108,7 +108,7 @@ mod tests {
             dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
             let [lower, upper, work, merged] = dirs;
             let source = MountSource::Overlay {
-                lowers: vec![lower],
+                lowers: vec![Lower::Directory(lower)],
                 upper: Some((upper, work)),
             };
             private::mount(&MountSpec::new(source), &merged).unwrap();

@@ -5,23 +5,24 @@ pub(super) mod chain;
 pub(super) mod content;
 pub(super) mod life;
 
-use std::ffi::{CStr, OsStr};
+use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use buildyard_layer::{Entry, Kind, Toc};
+use buildyard_layer::{Entry, Extent, FlatFiles, Kind, Toc, random_flat_id};
 use buildyard_model::{Digest, LayerId};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::{LayerContent, Mounts, SnapshotError, Snapshotter, UpperDir};
 use crate::runner::private;
 use crate::testing::{directory, entry};
 
-/// Makes a snapshotter in a directory.
-pub(super) type Open = fn(&Path) -> Arc<dyn Snapshotter>;
+/// Makes a snapshotter in a directory, for layers whose bytes are in these flat files.
+pub(super) type Open = fn(&Path, &FlatFiles) -> Arc<dyn Snapshotter>;
+
+/// The size of a file that is one hole.
+const HUGE: u64 = 1 << 26;
 
 /// One `#[test]` per promise.
 macro_rules! snapshotter_suite {
@@ -47,43 +48,57 @@ pub(super) use snapshotter_suite;
 /// A snapshotter, and layers made from lists of entries.
 struct Bed {
     snapshots: Arc<dyn Snapshotter>,
+    flats: FlatFiles,
     dir: tempfile::TempDir,
     chain: Vec<LayerId>,
+    /// The tables of contents of all layers that there ever were.
+    tocs: HashMap<LayerId, Arc<Toc>>,
 }
 
 impl Bed {
     fn new(open: Open) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let flats = FlatFiles::new(dir.path().join("flats")).unwrap();
         Self {
-            snapshots: open(&dir.path().join("s")),
+            snapshots: open(&dir.path().join("s"), &flats),
+            flats,
             dir,
             chain: Vec::new(),
+            tocs: HashMap::new(),
         }
     }
 
-    /// Puts a layer on the chain. Files contain their own path; `.` stands for the root.
+    /// Puts a layer on the chain. Files contain their own path; the empty path stands for the root.
     fn push(&mut self, entries: Vec<Entry>) {
-        let toc = toc(entries);
-        self.chain.push(LayerId(Digest::of(format!("{toc:?}"))));
-        self.fill(&toc).unwrap();
+        self.add(entries);
+        self.fill().unwrap();
     }
 
-    fn fill(&self, toc: &Toc) -> Result<(), SnapshotError> {
-        let unpack = |dir: &Path| {
-            toc.entries.iter().for_each(|entry| make(dir, entry));
-            toc.entries
-                .iter()
-                .rev()
-                .for_each(|entry| finish(dir, entry));
-            Ok(())
+    /// Puts a layer on the chain that is not filled yet.
+    fn add(&mut self, entries: Vec<Entry>) {
+        let toc = toc(entries);
+        let id = LayerId(Digest::of(format!("{toc:?}")));
+        self.tocs
+            .entry(id)
+            .or_insert_with(|| Arc::new(stored(toc, &self.flats)));
+        self.chain.push(id);
+    }
+
+    /// Fills the top layer.
+    fn fill(&self) -> Result<(), SnapshotError> {
+        let tocs: Vec<Arc<Toc>> = self.chain.iter().map(|id| self.tocs[id].clone()).collect();
+        let (toc, below) = tocs.split_last().unwrap();
+        let unpack = |dir: &Path| Ok(buildyard_layer::unpack(toc, &self.flats, dir)?);
+        let content = LayerContent {
+            toc,
+            below,
+            unpack: &unpack,
         };
-        self.snapshots.ensure(
-            &self.chain,
-            &LayerContent {
-                toc,
-                unpack: &unpack,
-            },
-        )
+        self.snapshots.ensure(&self.chain, &content)
+    }
+
+    fn has(&self, chain: &[LayerId]) -> bool {
+        self.snapshots.missing(chain).is_none()
     }
 
     /// What `look` sees in the mounted chain, without an upper directory.
@@ -126,6 +141,38 @@ fn toc(mut entries: Vec<Entry>) -> Toc {
     }
 }
 
+/// Writes what the files contain: their path, or as many `x` where they share an inode; a huge one is a hole.
+fn stored(mut toc: Toc, flats: &FlatFiles) -> Toc {
+    let writer = flats.writer().unwrap();
+    let mut shared: HashMap<u32, Vec<Extent>> = HashMap::new();
+    for entry in &mut toc.entries {
+        let Kind::File {
+            size,
+            content,
+            extents,
+            ino,
+        } = &mut entry.kind
+        else {
+            continue;
+        };
+        let bytes = match (*ino, *size) {
+            (_, HUGE) => vec![0; HUGE as usize],
+            (0, _) => entry.path.clone(),
+            (_, size) => vec![b'x'; size as usize],
+        };
+        let write = || writer.append_file(&mut &bytes[..]).unwrap().extents;
+        *extents = match *ino {
+            0 => write(),
+            ino => shared.entry(ino).or_insert_with(write).clone(),
+        };
+        *content = Digest::of(&bytes);
+    }
+    let flat = random_flat_id();
+    writer.commit(flat).unwrap();
+    toc.flats = vec![flat];
+    toc
+}
+
 fn file(path: &str) -> Entry {
     numbered(path, 0)
 }
@@ -150,77 +197,6 @@ fn dir(path: &str) -> Entry {
 
 fn place(root: &Path, path: &[u8]) -> PathBuf {
     super::attributes::inside(root, path)
-}
-
-/// Makes an entry in overlayfs's form, as `buildyard_layer::unpack` does.
-fn make(root: &Path, entry: &Entry) {
-    let path = place(root, &entry.path);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).unwrap();
-    }
-    let node = |kind, major, minor| {
-        rustix::fs::mknodat(
-            CWD,
-            &path,
-            kind,
-            Mode::from(0o600),
-            rustix::fs::makedev(major, minor),
-        )
-        .unwrap();
-    };
-    match &entry.kind {
-        Kind::Directory { opaque } => {
-            fs::create_dir_all(&path).unwrap();
-            if *opaque {
-                let name = c"trusted.overlay.opaque";
-                rustix::fs::lsetxattr(&path, name, b"y", XattrFlags::empty()).unwrap();
-            }
-        }
-        Kind::File { size, ino, .. } if *ino != 0 => {
-            let first = root.join(format!(".first-{ino}-{size}"));
-            if !first.exists() {
-                fs::write(&first, vec![b'x'; *size as usize]).unwrap();
-            }
-            fs::hard_link(&first, &path).unwrap();
-        }
-        Kind::File { size, .. } if *size > 1 << 20 => {
-            fs::File::create(&path).unwrap().set_len(*size).unwrap()
-        }
-        Kind::File { .. } => fs::write(&path, &entry.path).unwrap(),
-        Kind::Symlink { target } => symlink(OsStr::from_bytes(target), &path).unwrap(),
-        Kind::CharDevice { major, minor } => node(FileType::CharacterDevice, *major, *minor),
-        Kind::BlockDevice { major, minor } => node(FileType::BlockDevice, *major, *minor),
-        Kind::Fifo => node(FileType::Fifo, 0, 0),
-        Kind::Whiteout => node(FileType::CharacterDevice, 0, 0),
-        Kind::LinkBelow { .. } => {}
-    }
-}
-
-/// Gives an entry its attributes.
-fn finish(root: &Path, entry: &Entry) {
-    let path = place(root, &entry.path);
-    if let Kind::File { size, ino, .. } = entry.kind {
-        let _ = fs::remove_file(root.join(format!(".first-{ino}-{size}")));
-    }
-    if matches!(entry.kind, Kind::LinkBelow { .. } | Kind::Whiteout) {
-        return;
-    }
-    std::os::unix::fs::lchown(&path, Some(entry.uid), Some(entry.gid)).unwrap();
-    if !matches!(entry.kind, Kind::Symlink { .. }) {
-        fs::set_permissions(&path, fs::Permissions::from_mode(entry.mode)).unwrap();
-    }
-    for (name, value) in &entry.xattrs {
-        rustix::fs::lsetxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty()).unwrap();
-    }
-    let time = Timespec {
-        tv_sec: entry.mtime.seconds,
-        tv_nsec: entry.mtime.nanos.into(),
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
 /// All paths of a tree but its root.

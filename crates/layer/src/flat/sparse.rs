@@ -9,7 +9,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::fs::FallocateFlags;
+
 use super::absent_as_none;
+use super::writer::ALIGNMENT;
 use crate::Ranges;
 
 const RECORD: usize = 24;
@@ -26,7 +29,8 @@ pub(super) fn known_ranges(part: &Path) -> io::Result<Ranges> {
     Ok(log.chunks_exact(RECORD).filter_map(decode).collect())
 }
 
-/// Writes the bytes, then records their ranges. The caller holds the directory's lock.
+/// Writes the bytes, then records their ranges. The caller holds the directory's lock. The file ends with a whole block, as a
+/// whole flat file does: kernels refuse to read part of one as an image's device.
 pub(super) fn write(part: &Path, ranges: &[(u64, &[u8])]) -> io::Result<()> {
     if let Some(shard) = part.parent() {
         fs::create_dir_all(shard)?;
@@ -43,6 +47,11 @@ pub(super) fn write(part: &Path, ranges: &[(u64, &[u8])]) -> io::Result<()> {
             .ok_or(io::ErrorKind::InvalidInput)?;
         file.write_all_at(bytes, *offset)?;
         records.extend(encode(&(*offset..end)));
+        let padding = end.next_multiple_of(ALIGNMENT) - end;
+        if padding > 0 && file.metadata()?.len() < end + padding {
+            // Never shortens the file, whoever lengthens it meanwhile.
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), end, padding)?;
+        }
     }
     file.sync_data()?;
     append(&part.with_extension("ranges"), &records)

@@ -119,10 +119,11 @@ impl FlatWriter {
     }
 
     /// Makes the flat file available as `id`, on disk before it has its name. A whole file that is already there
-    /// stays; a sparse copy goes. Returns the length in bytes.
+    /// stays; a sparse copy goes. Returns the length in bytes; the file is padded to whole blocks.
     pub fn commit(self, id: FlatId) -> io::Result<u64> {
         let length = self.len();
-        self.temporary.as_file().set_len(length)?;
+        let padded = length.next_multiple_of(ALIGNMENT);
+        self.temporary.as_file().set_len(padded)?;
         let synced = self.temporary.as_file().sync_data();
         synced.map_err(|error| self.files.naming(error))?;
         let path = self.files.path(id);

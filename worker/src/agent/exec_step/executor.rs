@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use buildyard_layer::FlatFiles;
 use buildyard_model::Platform;
 
 use super::caches::Caches;
@@ -13,12 +14,16 @@ use crate::emulation::{
 };
 use crate::network::{PrivateNetwork, StepNetwork};
 use crate::runner::{Limits, OciRuntime, OciRuntimeConfig, check_memory_groups};
-use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
+use crate::snapshots::{self, Snapshotter, SnapshotterChoice, probe as probe_snapshots};
 
 /// How to set the machine up.
 pub(in crate::agent) struct ExecutorConfig {
     /// Directory for everything that steps need.
     pub(in crate::agent) data: PathBuf,
+    /// How layers are made ready to mount.
+    pub(in crate::agent) snapshotter: SnapshotterChoice,
+    /// Where files' bytes are.
+    pub(in crate::agent) flats: FlatFiles,
     /// Register emulators with the machine's kernel where no other way works.
     pub(in crate::agent) allow_host_binfmt: bool,
     /// Most memory of one step, in bytes.
@@ -51,7 +56,8 @@ impl Executor {
         if config.step_memory.is_some() {
             check_memory_groups().context("the memory of a step cannot be limited here")?;
         }
-        let snapshots = Directories::open(&config.data.join("snapshots"))?;
+        let snapshots = snapshots::choose(config.snapshotter, &config.data, &config.flats)
+            .map_err(anyhow::Error::from_boxed)?;
         let runner = OciRuntime::open(OciRuntimeConfig {
             program: "runc".to_owned(),
             dir: config.data.join("run"),
@@ -76,7 +82,7 @@ impl Executor {
             );
         }
         Ok(Self {
-            snapshots: Arc::new(snapshots),
+            snapshots,
             runner: Arc::new(runner),
             caches: Caches::open(config.data.join("caches"))?,
             limits: Limits {
@@ -93,7 +99,7 @@ impl Executor {
         self.runner.close().await;
     }
 
-    /// Where layers are unpacked.
+    /// Where layers are made ready.
     pub(in crate::agent) fn snapshots(&self) -> Arc<dyn Snapshotter> {
         self.snapshots.clone()
     }

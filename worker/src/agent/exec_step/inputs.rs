@@ -1,10 +1,10 @@
-//! A step's inputs, made ready to mount.
+//! A step's inputs, made ready to mount and mounted.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use buildyard_layer::{Toc, Tree, UnpackError, unpack};
-use buildyard_model::{Chain, LayerId};
+use buildyard_model::{Chain, FlatId, LayerId};
 use buildyard_solver::{LAYERS_AT_ONCE, TocsError};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -16,18 +16,52 @@ use crate::agent::layers::JobTocs;
 use crate::agent::machine::Machine;
 use crate::agent::spec::JobStep;
 use crate::agent::step::tocs_failure;
-use crate::snapshots::{LayerContent, SnapshotError, Snapshotter};
+use crate::snapshots::{LayerContent, Mounts, SnapshotError, Snapshotter, UpperDir};
 
-/// A chain whose layers are unpacked on this machine.
+/// How often a chain is made ready again because a layer of it was removed before it was mounted.
+const TRIES: usize = 3;
+
+/// A chain whose layers are ready on this machine.
 pub(super) struct Ready {
     pub(super) chain: Chain,
     pub(super) tree: Arc<Tree>,
-    /// The layers stay as long as this does.
-    pub(super) using: Using,
+    /// The layers, and what is read while they are mounted, stay as long as this does.
+    pub(super) using: Vec<Using>,
 }
 
-/// Brings every layer of a chain here and unpacks it.
-pub(super) async fn ready(
+/// Makes a chain ready and says what to mount; with a directory for changes if it is to be `writable`.
+pub(super) async fn mounted(
+    machine: &Arc<Machine>,
+    job: &Job,
+    step: &JobStep,
+    chain: &Chain,
+    snapshots: &Arc<dyn Snapshotter>,
+    writable: bool,
+) -> Result<(Ready, Option<UpperDir>, Mounts), StepError> {
+    for left in (0..TRIES).rev() {
+        let ready = ready(machine, job, step, chain, snapshots).await?;
+        let (snapshots, layers) = (snapshots.clone(), chain.0.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let upper = writable.then(|| snapshots.new_upper(&layers)).transpose()?;
+            let mounts = snapshots.mounts(&layers, upper.as_ref())?;
+            Ok((upper, mounts))
+        });
+        match prepared.await.expect("preparing does not panic") {
+            Ok((upper, mounts)) => return Ok((ready, upper, mounts)),
+            Err(SnapshotError::Missing(layer)) if left > 0 => {
+                tracing::debug!(%layer, "a layer was removed before it was mounted");
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                return Err(error.context("preparing the step's file system").into());
+            }
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// Brings every layer of a chain here and makes it ready.
+async fn ready(
     machine: &Arc<Machine>,
     job: &Job,
     step: &JobStep,
@@ -38,16 +72,25 @@ pub(super) async fn ready(
         layers: &machine.layers,
         job: &job.spec.id,
     };
-    let using = machine.cache.using_layers(&chain.0).await;
-    let _held = fetch(machine, job, step, chain, snapshots).await?;
-    for end in 1..=chain.0.len() {
-        if snapshots.has(&chain.0[..end]) {
-            continue;
-        }
-        unpacked(machine, job, step, &chain.0[..end], snapshots).await?;
+    let tree = tree(machine, step, chain, &tocs).await?;
+    let mut using = vec![machine.cache.using_layers(&chain.0).await];
+    if snapshots.reads_flats() {
+        let flats = tree.layers().iter().flat_map(|toc| toc.flats.clone());
+        let flats: Vec<FlatId> = flats.collect();
+        using.push(machine.cache.using_flats(flats).await);
+    }
+    let end = chain.0.len();
+    let first = missing(snapshots, chain).await.unwrap_or(end);
+    let _held = fetch(machine, job, step, &chain.0[first..]).await?;
+    // Each round makes one layer ready. What is removed meanwhile is noticed when it is mounted.
+    for _ in first..end {
+        let Some(at) = missing(snapshots, chain).await else {
+            break;
+        };
+        let below = &tree.layers()[..at];
+        unpacked(machine, job, step, &chain.0[..=at], below, snapshots).await?;
         machine.cache.grown();
     }
-    let tree = tree(machine, step, chain, &tocs).await?;
     Ok(Ready {
         chain: chain.clone(),
         tree,
@@ -55,18 +98,22 @@ pub(super) async fn ready(
     })
 }
 
-/// Brings the bytes of the layers here that are not unpacked, some side by side. They stay as long as the answer lives.
+/// The index of the lowest layer that is not ready.
+async fn missing(snapshots: &Arc<dyn Snapshotter>, chain: &Chain) -> Option<usize> {
+    let (snapshots, layers) = (snapshots.clone(), chain.0.clone());
+    tokio::task::spawn_blocking(move || snapshots.missing(&layers))
+        .await
+        .expect("looking does not panic")
+}
+
+/// Brings the bytes of layers here, some side by side. They stay as long as the answer lives.
 async fn fetch(
     machine: &Machine,
     job: &Job,
     step: &JobStep,
-    chain: &Chain,
-    snapshots: &Arc<dyn Snapshotter>,
+    layers: &[LayerId],
 ) -> Result<Vec<(Arc<Toc>, Using)>, StepError> {
-    let missing = (1..=chain.0.len()).filter(|end| !snapshots.has(&chain.0[..*end]));
-    let fetched: Vec<_> = missing
-        .map(|end| here(machine, job, chain.0[end - 1]))
-        .collect();
+    let fetched: Vec<_> = layers.iter().map(|id| here(machine, job, *id)).collect();
     let fetched = stream::iter(fetched).buffer_unordered(LAYERS_AT_ONCE);
     let held = fetched.try_collect().await;
     held.map_err(|error| tocs_failure(step, error).into())
@@ -80,20 +127,21 @@ async fn here(machine: &Machine, job: &Job, id: LayerId) -> Result<(Arc<Toc>, Us
     Ok((toc, using))
 }
 
-/// Unpacks the last layer of `chain`. Bytes that are damaged are thrown away and had again; where that cannot be, the layer
-/// is lost and the farm makes it anew.
+/// Makes the last layer of `chain` ready over the others. Bytes that are damaged are thrown away and had again; where that
+/// cannot be, the layer is lost and the farm makes it anew.
 async fn unpacked(
     machine: &Arc<Machine>,
     job: &Job,
     step: &JobStep,
     chain: &[LayerId],
+    below: &[Arc<Toc>],
     snapshots: &Arc<dyn Snapshotter>,
 ) -> Result<(), StepError> {
     let id = *chain.last().expect("the caller has a layer");
     for again in [true, false] {
         let here = here(machine, job, id).await;
         let (toc, _using) = here.map_err(|error| tocs_failure(step, error))?;
-        let Err(error) = fill(machine, chain, &toc, snapshots).await else {
+        let Err(error) = fill(machine, chain, &toc, below, snapshots).await else {
             return Ok(());
         };
         let Some(damage) = damage(&error) else {
@@ -115,14 +163,16 @@ async fn fill(
     machine: &Machine,
     chain: &[LayerId],
     toc: &Arc<Toc>,
+    below: &[Arc<Toc>],
     snapshots: &Arc<dyn Snapshotter>,
 ) -> Result<(), SnapshotError> {
     let (snapshots, flats) = (snapshots.clone(), machine.layers.flats().clone());
-    let (chain, toc) = (chain.to_vec(), toc.clone());
+    let (chain, toc, below) = (chain.to_vec(), toc.clone(), below.to_vec());
     let filled = tokio::task::spawn_blocking(move || {
         let fill = |dir: &std::path::Path| Ok(unpack(&toc, &flats, dir)?);
         let content = LayerContent {
             toc: &toc,
+            below: &below,
             unpack: &fill,
         };
         snapshots.ensure(&chain, &content)

@@ -17,7 +17,7 @@ use crate::agent::job::Job;
 use crate::agent::machine::Machine;
 use crate::agent::spec::JobStep;
 use crate::runner::{ContainerMount, ContainerSource};
-use crate::snapshots::{Mounts, Snapshotter, UpperDir};
+use crate::snapshots::{Mounts, UpperDir};
 
 /// A writable mount whose changes are a result of the step.
 pub(super) struct Output {
@@ -85,9 +85,8 @@ pub(super) async fn prepare(
         .iter()
         .find(|mount| mount.dest == "/")
         .ok_or_else(|| anyhow::anyhow!("the operation has no root mount"))?;
-    let ready = input(machine, job, step, executor, inputs, root.input).await?;
-    let upper = new_upper(&executor.snapshots, &ready.chain).await?;
-    let mounts = snapshot(&executor.snapshots, &ready.chain, Some(&upper))?;
+    let (ready, upper, mounts) =
+        input(machine, job, step, executor, inputs, root.input, true).await?;
     let mut prepared = Prepared {
         root: mounts,
         read_only_root: root.readonly,
@@ -119,9 +118,12 @@ pub(super) async fn prepare(
 }
 
 impl Prepared {
-    /// Keeps an upper directory: as an output, or only while the step runs.
-    fn keep(&mut self, mount: &pb::Mount, ready: Ready, upper: UpperDir, is_root: bool) {
-        self._using.push(ready.using);
+    /// Keeps what an input needs while the step runs, and its upper directory: as an output, or only as long.
+    fn keep(&mut self, mount: &pb::Mount, ready: Ready, upper: Option<UpperDir>, is_root: bool) {
+        self._using.extend(ready.using);
+        let Some(upper) = upper else {
+            return;
+        };
         match usize::try_from(mount.output) {
             Ok(index) if !mount.readonly => {
                 self.outputs.push(Output {
@@ -153,13 +155,9 @@ impl Prepared {
         let selector = mount.selector.clone();
         match mount.mount_type() {
             pb::MountType::Bind => {
-                let ready = input(machine, job, step, executor, inputs, mount.input).await?;
-                if mount.readonly {
-                    let mounts = snapshot(&executor.snapshots, &ready.chain, None)?;
-                    return Ok(Some(ContainerSource::Snapshot { mounts, selector }));
-                }
-                let upper = new_upper(&executor.snapshots, &ready.chain).await?;
-                let mounts = snapshot(&executor.snapshots, &ready.chain, Some(&upper))?;
+                let writable = !mount.readonly;
+                let (ready, upper, mounts) =
+                    input(machine, job, step, executor, inputs, mount.input, writable).await?;
                 self.keep(mount, ready, upper, false);
                 Ok(Some(ContainerSource::Snapshot { mounts, selector }))
             }
@@ -167,8 +165,8 @@ impl Prepared {
                 let fill = match mount.input {
                     -1 => None,
                     input_index => {
-                        let ready =
-                            input(machine, job, step, executor, inputs, input_index).await?;
+                        let (ready, _, _) =
+                            input(machine, job, step, executor, inputs, input_index, false).await?;
                         Some(copy_of(machine, ready.tree))
                     }
                 };
@@ -211,6 +209,7 @@ impl Prepared {
     }
 }
 
+/// An input of the operation, ready and mounted; the empty chain where it has none.
 async fn input(
     machine: &Arc<Machine>,
     job: &Arc<Job>,
@@ -218,37 +217,20 @@ async fn input(
     executor: &Executor,
     inputs: &[Chain],
     index: i64,
-) -> Result<Ready, StepError> {
+    writable: bool,
+) -> Result<(Ready, Option<UpperDir>, Mounts), StepError> {
     let chain = usize::try_from(index)
         .ok()
         .and_then(|index| inputs.get(index))
         .cloned()
         .unwrap_or_default();
-    inputs::ready(machine, job, step, &chain, &executor.snapshots).await
+    inputs::mounted(machine, job, step, &chain, &executor.snapshots, writable).await
 }
 
 /// Fills a new cache mount with a copy of its initial contents.
 fn copy_of(machine: &Machine, tree: Arc<Tree>) -> Fill {
     let flats = machine.layers.flats().clone();
     Arc::new(move |dir| Ok(unpack(&tree.to_toc(), &flats, dir)?))
-}
-
-async fn new_upper(snapshots: &Arc<dyn Snapshotter>, chain: &Chain) -> Result<UpperDir, StepError> {
-    let (snapshots, chain) = (snapshots.clone(), chain.clone());
-    let made = tokio::task::spawn_blocking(move || snapshots.new_upper(&chain.0))
-        .await
-        .expect("does not panic");
-    Ok(made.context("making a directory for what the step writes")?)
-}
-
-fn snapshot(
-    snapshots: &Arc<dyn Snapshotter>,
-    chain: &Chain,
-    upper: Option<&UpperDir>,
-) -> Result<Mounts, StepError> {
-    Ok(snapshots
-        .mounts(&chain.0, upper)
-        .context("preparing the step's file system")?)
 }
 
 /// A mount point relative to the working directory is taken from there.

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use buildyard_model::{Digest, LayerId};
+use buildyard_model::LayerId;
 
-use super::{Bed, Open, dir, file, make, paths, toc};
-use crate::snapshots::{LayerContent, SnapshotError};
+use super::{Bed, Open, dir, file, paths};
+use crate::snapshots::{Directories, LayerContent, SnapshotError};
 
 pub(in crate::snapshots) fn without_an_upper_nothing_can_be_written(open: Open) {
     let mut bed = Bed::new(open);
@@ -50,56 +51,47 @@ pub(in crate::snapshots) fn writes_go_to_the_upper_only(open: Open) {
 
 pub(in crate::snapshots) fn one_fill_serves_all_who_ask(open: Open) {
     let mut bed = Bed::new(open);
-    bed.chain.push(LayerId(Digest::of("wanted by many")));
+    bed.add(vec![file("file")]);
     let fills = AtomicUsize::new(0);
-    let toc = toc(vec![file("file")]);
+    let toc = bed.tocs[&bed.chain[0]].clone();
+    let together = std::sync::Barrier::new(8);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 let unpack = |dir: &Path| {
                     fills.fetch_add(1, Ordering::SeqCst);
-                    std::thread::sleep(std::time::Duration::from_millis(50));
-                    make(dir, &toc.entries[0]);
-                    Ok(())
+                    Ok(buildyard_layer::unpack(&toc, &bed.flats, dir)?)
                 };
-                bed.snapshots
-                    .ensure(
-                        &bed.chain,
-                        &LayerContent {
-                            toc: &toc,
-                            unpack: &unpack,
-                        },
-                    )
-                    .unwrap();
+                let content = LayerContent {
+                    toc: &toc,
+                    below: &[],
+                    unpack: &unpack,
+                };
+                together.wait();
+                bed.snapshots.ensure(&bed.chain, &content).unwrap();
             });
         }
     });
-    assert_eq!(fills.into_inner(), 1);
+    let most = if bed.snapshots.reads_flats() { 0 } else { 1 };
+    assert_eq!(fills.into_inner(), most);
     assert_eq!(bed.see(paths), ["file"]);
+    assert_eq!(bed.snapshots.holds().len(), 1);
 }
 
 pub(in crate::snapshots) fn a_failed_fill_leaves_nothing(open: Open) {
     let mut bed = Bed::new(open);
-    bed.chain.push(LayerId(Digest::of("broken")));
-    let toc = toc(vec![file("file")]);
-    let unpack = |dir: &Path| {
-        fs::write(dir.join("half"), "").unwrap();
-        Err("the flat file is gone".into())
-    };
-    let result = bed.snapshots.ensure(
-        &bed.chain,
-        &LayerContent {
-            toc: &toc,
-            unpack: &unpack,
-        },
-    );
-    assert!(matches!(result, Err(SnapshotError::Fill { .. })));
+    bed.add(vec![file("file")]);
+    let flat = bed.tocs[&bed.chain[0]].flats[0];
+    let (here, away) = (bed.flats.path(flat), bed.dir.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    assert!(matches!(bed.fill(), Err(SnapshotError::Fill { .. })));
     assert!(matches!(
         bed.snapshots.mounts(&bed.chain, None),
         Err(SnapshotError::Missing(_))
     ));
     assert!(bed.snapshots.holds().is_empty());
-    bed.fill(&toc).unwrap();
+    fs::rename(&away, &here).unwrap();
+    bed.fill().unwrap();
     assert_eq!(bed.see(paths), ["file"]);
 }
 
@@ -127,7 +119,10 @@ pub(in crate::snapshots) fn layers_survive_a_restart_and_rubbish_does_not(open: 
     let upper = bed.snapshots.new_upper(&bed.chain).unwrap();
     let left = upper.home().to_owned();
     std::mem::forget(upper);
-    bed.snapshots = open(&bed.dir.path().join("s"));
+    let flats = bed.flats.clone();
+    // The old one goes first, as the process of a worker does.
+    bed.snapshots = Arc::new(Directories::open(&bed.dir.path().join("none")).unwrap());
+    bed.snapshots = open(&bed.dir.path().join("s"), &flats);
     assert!(!left.exists());
     let sorted = |mut list: Vec<(LayerId, u64)>| {
         list.sort();
