@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::StepNetwork;
 use crate::runner::{
-    ContainerSpec, Limits, OciRuntime, OciRuntimeConfig, OutputLimits, Process, Ran, Runner,
-    RunnerError, Security, StepIo, Stream,
+    ContainerSpec, Limits, OutputLimits, Process, Ran, Runner, RunnerChoice, RunnerError, Runners,
+    Security, StepIo, Stream,
 };
 use crate::snapshots::{Directories, LayerContent, Snapshotter, UpperDir};
 
@@ -23,7 +23,7 @@ use crate::snapshots::{Directories, LayerContent, Snapshotter, UpperDir};
 pub(crate) struct Machine {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) snapshots: Arc<Directories>,
-    pub(crate) runner: Arc<OciRuntime>,
+    pub(crate) runner: Arc<Runners>,
 }
 
 /// What a step printed and how it ended.
@@ -37,13 +37,13 @@ pub(crate) struct Said {
 
 impl Machine {
     pub(crate) fn new() -> Self {
+        Self::with(&RunnerChoice::Auto)
+    }
+
+    pub(crate) fn with(choice: &RunnerChoice) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Directories::open(&dir.path().join("snapshots")).unwrap();
-        let config = OciRuntimeConfig {
-            program: "runc".to_owned(),
-            dir: dir.path().join("run"),
-        };
-        let runner = OciRuntime::open(config).unwrap();
+        let runner = Runners::open(choice, &dir.path().join("run")).unwrap();
         Self {
             dir,
             snapshots: Arc::new(snapshots),

@@ -121,6 +121,7 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
             data: config.data.clone(),
             allow_host_binfmt: config.allow_host_binfmt,
             step_memory: config.step_memory,
+            runner: config.runner.clone(),
         })
         .await?;
         offered = started.platforms();

@@ -143,7 +143,7 @@ fn held_capabilities() -> Vec<String> {
 }
 
 /// In the order of their numbers (`linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
+pub(super) const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

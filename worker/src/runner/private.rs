@@ -8,12 +8,13 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::snapshots::{MountSource, MountSpec};
 
@@ -40,6 +41,19 @@ pub(crate) fn enter() -> io::Result<()> {
     }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
+    Ok(())
+}
+
+/// Moves the calling thread into a mount namespace that is there already.
+pub(crate) fn enter_existing(namespace: &fs::File) -> io::Result<()> {
+    #[allow(unsafe_code)]
+    // SAFETY: only `UnshareFlags::FILES` endangers other threads; root and current directory are this thread's alone
+    // afterwards, which the kernel wants before it changes the namespace.
+    unsafe {
+        rustix::thread::unshare_unsafe(UnshareFlags::FS)?;
+    }
+    let kind = Some(LinkNameSpaceType::Mount);
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?;
     Ok(())
 }
 

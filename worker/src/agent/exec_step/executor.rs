@@ -12,7 +12,7 @@ use crate::emulation::{
     EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
 };
 use crate::network::{PrivateNetwork, StepNetwork};
-use crate::runner::{Limits, OciRuntime, OciRuntimeConfig, check_memory_groups};
+use crate::runner::{Limits, RunnerChoice, Runners, check_memory_groups};
 use crate::snapshots::{Directories, Snapshotter, probe as probe_snapshots};
 
 /// How to set the machine up.
@@ -23,12 +23,14 @@ pub(in crate::agent) struct ExecutorConfig {
     pub(in crate::agent) allow_host_binfmt: bool,
     /// Most memory of one step, in bytes.
     pub(in crate::agent) step_memory: Option<u64>,
+    /// What steps are run by.
+    pub(in crate::agent) runner: RunnerChoice,
 }
 
 /// What steps are run with.
 pub(in crate::agent) struct Executor {
     pub(super) snapshots: Arc<dyn Snapshotter>,
-    pub(super) runner: Arc<OciRuntime>,
+    pub(super) runner: Arc<Runners>,
     pub(super) caches: Caches,
     pub(super) limits: Limits,
     platforms: Platforms,
@@ -52,10 +54,7 @@ impl Executor {
             check_memory_groups().context("the memory of a step cannot be limited here")?;
         }
         let snapshots = Directories::open(&config.data.join("snapshots"))?;
-        let runner = OciRuntime::open(OciRuntimeConfig {
-            program: "runc".to_owned(),
-            dir: config.data.join("run"),
-        })?;
+        let runner = Runners::open(&config.runner, &config.data.join("run"))?;
         let search = std::env::var_os("PATH")
             .map(|path| std::env::split_paths(&path).collect())
             .unwrap_or_default();
@@ -64,7 +63,10 @@ impl Executor {
             register_on_host: config.allow_host_binfmt,
             disabled: false,
         };
-        let platforms = probe_platforms(&emulation);
+        let mut platforms = probe_platforms(&emulation);
+        if !runner.enters_user_namespaces() {
+            platforms.without_user_namespaces();
+        }
         for problem in &platforms.problems {
             tracing::warn!(problem, "a platform cannot be emulated");
         }
