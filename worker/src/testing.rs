@@ -21,9 +21,24 @@ use crate::snapshots::{Directories, LayerContent, Snapshotter, UpperDir};
 
 /// A data directory, a snapshotter and a runner in it.
 pub(crate) struct Machine {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: Dir,
     pub(crate) snapshots: Arc<Directories>,
     pub(crate) runner: Arc<Runners>,
+}
+
+/// Where a machine's data lies.
+pub(crate) enum Dir {
+    Temporary(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Given(dir) => dir,
+        }
+    }
 }
 
 /// What a step printed and how it ended.
@@ -41,7 +56,15 @@ impl Machine {
     }
 
     pub(crate) fn with(choice: &RunnerChoice) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::open(Dir::Temporary(tempfile::tempdir().unwrap()), choice)
+    }
+
+    /// One whose directory stays.
+    pub(crate) fn at(dir: &Path, choice: &RunnerChoice) -> Self {
+        Self::open(Dir::Given(dir.to_owned()), choice)
+    }
+
+    fn open(dir: Dir, choice: &RunnerChoice) -> Self {
         let snapshots = Directories::open(&dir.path().join("snapshots")).unwrap();
         let runner = Runners::open(choice, &dir.path().join("run")).unwrap();
         Self {

@@ -13,11 +13,17 @@ use tokio_util::sync::CancellationToken;
 mod cgroup;
 mod choice;
 mod config;
+#[cfg(test)]
+mod dispatch;
 mod native;
 mod oci;
 mod output;
 mod prepare;
 pub(crate) mod private;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod same;
 mod scoped;
 mod scripted;
 mod seccomp;

@@ -13,6 +13,11 @@ use super::*;
 use crate::snapshots::Snapshotter;
 use crate::testing::{Machine, Said, until};
 
+/// So many seconds that nobody else sleeps for: how a test knows its own processes.
+pub(super) fn mark() -> String {
+    (10_000_000 + rand::random_range(0..1_000_000_000_u32)).to_string()
+}
+
 async fn run(choice: &RunnerChoice, script: &str) -> Said {
     Machine::with(choice).run(script, |_| {}).await.unwrap()
 }
@@ -200,7 +205,7 @@ pub(super) async fn cancelling_kills_the_whole_tree_promptly(choice: &RunnerChoi
     let machine = Machine::with(choice);
     let chain = [machine.busybox()];
     let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 100_000 + std::process::id());
+    let mark = mark();
     let script =
         format!("sleep {mark} & (sleep {mark} & sleep {mark}) & touch /tmp/up; sleep {mark}");
     let spec = machine.spec(&chain, &upper, &script);
@@ -226,7 +231,7 @@ pub(super) async fn a_dropped_run_is_killed_too(choice: &RunnerChoice) {
     let machine = Machine::with(choice);
     let chain = [machine.busybox()];
     let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 200_000 + std::process::id());
+    let mark = mark();
     let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
     {
         let run = machine.run_spec(spec, CancellationToken::new());

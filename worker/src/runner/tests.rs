@@ -1,10 +1,14 @@
 //! The suite of the runners, and what only one of them does.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use tokio_util::sync::CancellationToken;
 
-use super::suite::{self, processes};
+use super::suite::{self, mark, processes};
 use super::*;
 use crate::snapshots::Snapshotter;
 use crate::testing::{Machine, until};
@@ -53,7 +57,7 @@ async fn containers_of_a_dead_worker_are_swept() {
     let machine = Machine::with(&RunnerChoice::Program("runc".to_owned()));
     let chain = [machine.busybox()];
     let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 300_000 + std::process::id());
+    let mark = mark();
     let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
     let run = machine.run_spec(spec, CancellationToken::new());
     let sweep = async {
@@ -77,4 +81,144 @@ async fn containers_of_a_dead_worker_are_swept() {
     let (result, ()) = tokio::join!(run, sweep);
     assert_eq!(result.unwrap().0.exit, Exit::Code(137));
     assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
+}
+
+/// The hidden command of this test program that runs a step for ever.
+pub(super) const DOOMED: &str = "doomed-worker";
+
+/// Is a worker with one step, in the directory and with the command that the arguments say.
+pub(super) fn be_doomed(arguments: &[OsString]) {
+    let [dir, script] = arguments else {
+        panic!("a directory and a script are needed");
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let machine = Machine::at(Path::new(dir), &RunnerChoice::Native);
+        machine.run(script.to_str().unwrap(), |_| {}).await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_killed_worker_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = mark();
+    let script =
+        format!("sleep {mark} & (trap '' TERM HUP; sleep {mark} & sleep {mark}) & sleep {mark}");
+    let mut worker = Command::new("/proc/self/exe")
+        .arg(DOOMED)
+        .arg(dir.path())
+        .arg(script)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleepers = || processes(&format!("sleep\0{mark}\0"));
+    until("the sleepers", || sleepers() == 4).await;
+    let helpers = descendants(worker.id());
+    assert!(
+        helpers.len() >= 6,
+        "two of the helper, four of the step: {helpers:?}"
+    );
+    // Nobody is told; nothing is cleaned up by hand.
+    worker.kill().unwrap();
+    assert_eq!(worker.wait().unwrap().signal(), Some(9));
+    let here = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    until("their end", || sleepers() == 0 && !helpers.iter().any(here)).await;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+    let steps = dir.path().join("run/native/steps");
+    let id = fs::read_dir(&steps)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
+    let group = Path::new("/sys/fs/cgroup/pids/buildyard").join(&id);
+    assert!(group.exists(), "the next worker removes it");
+    // The next worker.
+    let next = Machine::at(dir.path(), &RunnerChoice::Native);
+    assert_eq!(fs::read_dir(&steps).unwrap().count(), 0);
+    assert!(!group.exists());
+    next.runner.close().await;
+}
+
+/// The processes that a process started, and those that they did.
+fn descendants(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let children: Vec<u32> = lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let below: Vec<u32> = children
+        .iter()
+        .flat_map(|child| descendants(*child))
+        .collect();
+    children.into_iter().chain(below).collect()
+}
+
+#[tokio::test]
+async fn a_lost_helper_loses_its_steps_and_the_next_one_gets_a_new_one() {
+    let machine = Machine::with(&RunnerChoice::Native);
+    let chain = [machine.busybox()];
+    let upper = machine.snapshots.new_upper(&chain).unwrap();
+    let mark = mark();
+    let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
+    let run = machine.run_spec(spec, CancellationToken::new());
+    let kill = async {
+        until("the sleeper", || {
+            processes(&format!("sleep\0{mark}\0")) == 1
+        })
+        .await;
+        // The helper's inner process: the sleeper's parent.
+        let helper = descendants(std::process::id())
+            .into_iter()
+            .find(|pid| descendants(*pid).len() == 1)
+            .unwrap();
+        let pid = rustix::process::Pid::from_raw(helper.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    };
+    let (result, ()) = tokio::join!(run, kill);
+    let error = result.map(|(ran, ..)| ran).unwrap_err();
+    assert!(matches!(error, RunnerError::Abandoned(_)), "{error}");
+    assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
+    let said = machine.run("echo again", |_| {}).await.unwrap();
+    assert_eq!(said.stdout, "again\n");
+}
+
+/// Prints what a trivial step costs with each runner; asserts nothing about it.
+#[tokio::test]
+#[ignore = "it measures: cargo test -p buildyard-worker the_price_of_a_step -- --ignored --nocapture"]
+async fn the_price_of_a_step() {
+    const STEPS: usize = 30;
+    let choices = [
+        RunnerChoice::Program("runc".to_owned()),
+        RunnerChoice::Native,
+    ];
+    let machines = choices.each_ref().map(Machine::with);
+    let mut taken = [Vec::new(), Vec::new()];
+    for _ in 0..STEPS {
+        for (machine, taken) in machines.iter().zip(&mut taken) {
+            let chain = [machine.busybox()];
+            let upper = machine.snapshots.new_upper(&chain).unwrap();
+            let spec = machine.spec(&chain, &upper, "true");
+            let begun = std::time::Instant::now();
+            let (ran, ..) = machine
+                .run_spec(spec, CancellationToken::new())
+                .await
+                .unwrap();
+            taken.push(begun.elapsed());
+            assert_eq!(ran.exit, Exit::Code(0));
+        }
+    }
+    for (choice, taken) in choices.iter().zip(&mut taken) {
+        taken.sort();
+        let (least, median, most) = (taken[0], taken[STEPS / 2], taken[STEPS - 1]);
+        println!("{choice:?}: least {least:.1?}, median {median:.1?}, most {most:.1?}");
+    }
 }

@@ -9,8 +9,6 @@
 //! left to an OCI runtime (`runner/choice.rs`).
 
 mod config;
-#[cfg(test)]
-mod dispatch;
 mod groups;
 mod helper;
 mod init;

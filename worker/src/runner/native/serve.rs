@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, WaitIdStatus};
 use super::init::{self, Files};
 use super::message::{READY, Report, read_plan};
 use super::plan::{Network, Plan};
-use super::sys::{self, Cloned, Disposition};
+use super::sys::{self, Cloned};
 
 /// The hidden command under which a program that runs steps must call [`step_helper`] before it does anything else.
 pub const STEP_HELPER: &str = "step-helper";
@@ -74,7 +74,7 @@ fn live() -> io::Result<ExitCode> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
-    sys::on_signals(NOT_MEANT, Disposition::Ignore);
+    sys::ignore_signals(&NOT_MEANT);
     let control = take_control()?;
     match sys::clone(libc::CLONE_NEWPID, None)? {
         Cloned::Child => Ok(serve(&control)),
@@ -221,7 +221,7 @@ fn born(
     match sys::clone(flags, unified.as_ref().map(AsFd::as_fd))? {
         Cloned::Parent { process } => Ok(process),
         Cloned::Child => {
-            sys::on_signals(1..=64, Disposition::Default);
+            sys::default_signals();
             sys::unblock_signals();
             let live = std::panic::AssertUnwindSafe(|| init::run(&plan, files));
             // Nothing of the helper may run in here, whatever happens.

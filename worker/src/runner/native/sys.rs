@@ -195,22 +195,29 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     all.chain([ptr::null()]).collect()
 }
 
-/// What is done with a signal.
-#[derive(Clone, Copy)]
-pub(super) enum Disposition {
-    Default,
-    Ignore,
+/// Ignores signals.
+pub(super) fn ignore_signals(signals: &[i32]) {
+    for signal in signals {
+        // SAFETY: ignoring runs no code of this program.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
 }
 
-/// Sets what is done with `signals`; numbers that cannot be set are left alone.
-pub(super) fn on_signals(signals: impl IntoIterator<Item = i32>, disposition: Disposition) {
-    let handler = match disposition {
-        Disposition::Default => libc::SIG_DFL,
-        Disposition::Ignore => libc::SIG_IGN,
-    };
-    for signal in signals {
-        // SAFETY: neither of the two runs code of this program.
-        unsafe { libc::signal(signal, handler) };
+/// Has the kernel do its own with every signal, also with those that the C library keeps for itself.
+pub(super) fn default_signals() {
+    // The kernel's structure (handler, flags, restorer, mask), of which all is zero: the default.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads the structure; it refuses the two signals that cannot be changed.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 

@@ -1,4 +1,5 @@
-//! Lets this crate's tests be their own step helper, as the binary `buildyard` is in earnest.
+//! Lets the program of this crate's tests be something else too: its own step helper, as the binary `buildyard` is in
+//! earnest; the program that looks around in a container; a worker that is there to be killed.
 //!
 //! A test program's `main` belongs to the test harness, which starts threads. What the system calls before `main` sees the
 //! arguments first, in a process that has one thread still.
@@ -8,7 +9,7 @@
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
-use super::{STEP_HELPER, step_helper, sys};
+use super::{STEP_HELPER, probe, step_helper, tests};
 
 #[used]
 // SAFETY: the section holds pointers to functions of this type; the C library calls each with the program's arguments.
@@ -25,10 +26,18 @@ extern "C" fn before_main(
         let text = unsafe { CStr::from_ptr(*arguments.add(index)) };
         OsStr::from_bytes(text.to_bytes()).to_owned()
     });
-    let mut arguments = arguments.peekable();
-    if arguments.next_if(|first| first == STEP_HELPER).is_some() {
-        // Whether it went well was said to the worker already.
-        let _ = step_helper(arguments);
-        sys::exit(0);
+    let mut arguments = arguments;
+    let Some(command) = arguments.next() else {
+        return;
+    };
+    match command.to_str() {
+        Some(STEP_HELPER) => {
+            // Whether it went well was said to the worker already.
+            let _ = step_helper(arguments);
+        }
+        Some(probe::COMMAND) => probe::look_around(),
+        Some(tests::DOOMED) => tests::be_doomed(&arguments.collect::<Vec<_>>()),
+        _ => return,
     }
+    std::process::exit(0);
 }
