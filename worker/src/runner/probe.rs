@@ -200,6 +200,9 @@ fn files() {
     for (number, target) in open.into_iter().filter(|(number, _)| *number > 0) {
         say(&format!("open {number}"), target);
     }
+    let program = rustix::fs::statvfs("/proc/self/exe").map(|found| found.f_flag);
+    let read_only = program.map(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    say("program file is read-only", format!("{read_only:?}"));
     let reopened = fs::OpenOptions::new().write(true).open("/dev/stdout");
     say("reopening /dev/stdout", outcome(reopened));
 }

@@ -142,6 +142,16 @@ async fn an_insecure_step() {
     check(|spec| spec.security = Security::Insecure).await;
 }
 
+#[tokio::test]
+async fn a_step_that_gets_hold_of_the_helpers_program_cannot_write_to_it() {
+    let lines = seen(&RunnerChoice::Native, |spec| {
+        spec.process.args[0] = "/proc/self/exe".to_owned()
+    })
+    .await;
+    assert!(lines.contains(&"program file is read-only: Ok(true)".to_owned()));
+    refused(&lines);
+}
+
 /// What must not work in any sandboxed step, whatever both runners think.
 fn refused(lines: &[String]) {
     let results: BTreeMap<&str, &str> = lines

@@ -195,6 +195,9 @@ impl Root<'_> {
                 _ => None,
             })
             .collect();
+        if names.is_empty() {
+            return Err(io::Error::other("that is the root itself"));
+        }
         let mut place = self.directory.try_clone_to_owned()?;
         for (index, name) in names.iter().enumerate() {
             let is_directory = directory || index + 1 < names.len();
