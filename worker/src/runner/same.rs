@@ -1,6 +1,8 @@
 //! A step sees the same, and is refused the same, whoever runs it.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -140,6 +142,82 @@ async fn a_step_on_the_machines_network() {
 #[tokio::test]
 async fn an_insecure_step() {
     check(|spec| spec.security = Security::Insecure).await;
+}
+
+/// How a step ends that runs `args` as `uid`: its exit, or the runner's words, and what it printed.
+async fn end(machine: &Machine, args: &[&str], uid: u32) -> (Result<Exit, String>, String) {
+    let chain = [machine.layer("programs", programs)];
+    let upper = machine.snapshots.new_upper(&chain).unwrap();
+    let mut spec = machine.spec(&chain, &upper, "");
+    spec.process.args = args.iter().map(ToString::to_string).collect();
+    spec.process.user.uid = uid;
+    spec.process.env = vec!["PATH=/bin:relative::/etc".to_owned()];
+    match machine.run_spec(spec, Default::default()).await {
+        Ok((ran, _, stderr)) => (Ok(ran.exit), stderr),
+        Err(error) => (Err(error.to_string()), String::new()),
+    }
+}
+
+/// Files of all the kinds that a command can name.
+fn programs(dir: &Path) {
+    crate::testing::fill_with_busybox(dir, Path::new("/bin/busybox"));
+    std::fs::create_dir(dir.join("relative")).unwrap();
+    let files: [(&str, &str, u32); 8] = [
+        ("garbage", "garbage", 0o755),
+        ("empty", "", 0o755),
+        ("script", "#!/no/interpreter\n", 0o755),
+        ("good", "#!/bin/sh\nexit 7\n", 0o755),
+        ("text", "text", 0o644),
+        ("roots", "#!/bin/sh\n", 0o744),
+        ("relative/near", "#!/bin/sh\n", 0o755),
+        ("etc/far", "#!/bin/sh\nexit 8\n", 0o755),
+    ];
+    for (name, text, mode) in files {
+        std::fs::write(dir.join(name), text).unwrap();
+        std::fs::set_permissions(dir.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
+}
+
+#[tokio::test]
+async fn commands_that_cannot_start() {
+    let oci = Machine::with(&RunnerChoice::Program("runc".to_owned()));
+    let native = Machine::with(&RunnerChoice::Native);
+    let commands: [&[&str]; 16] = [
+        &["/good"],
+        &["far"],
+        &["/no/such"],
+        &["nowhere"],
+        &[""],
+        &["/etc"],
+        &["bin"],
+        &["/text"],
+        &["text"],
+        &["/garbage"],
+        &["/empty"],
+        &["/script"],
+        &["/loop"],
+        &["/good/more"],
+        &["near"],
+        &["./good"],
+    ];
+    for args in commands {
+        assert_eq!(
+            end(&native, args, 0).await,
+            end(&oci, args, 0).await,
+            "{args:?}"
+        );
+    }
+    for args in [&["/roots"], &["/text"], &["far"]] {
+        let (native, oci) = (end(&native, args, 1000).await, end(&oci, args, 1000).await);
+        assert_eq!(native, oci, "{args:?} of another user");
+    }
+    let (exit, _) = end(&native, &["/no/such"], 0).await;
+    let words = exit.unwrap_err();
+    assert!(
+        words.contains("exec: \"/no/such\": stat /no/such: no such file or directory"),
+        "{words}"
+    );
 }
 
 #[tokio::test]
