@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -129,15 +130,26 @@ fn overlay(
         options.push_str(&name);
         separator = ":";
     }
-    let options = CString::new(options)?;
-    let flags = if upper.is_none() {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
+    let result = match upper {
+        None => mount_overlay(&target, &options, MountFlags::RDONLY),
+        Some(_) => mount_writable(&target, options),
     };
-    let result = rustix::mount::mount("overlay", &target, "overlay", flags, options.as_c_str());
     std::env::set_current_dir("/")?;
     result.map_err(|errno| describe(errno, lowers, upper))
+}
+
+/// What a step wrote need not outlive a crash of the machine: unmounting `volatile` does not write it, and all else that waits
+/// to be written to that disk, out first. Kernels before 5.10 do not know the option.
+fn mount_writable(target: &Path, options: String) -> rustix::io::Result<()> {
+    match mount_overlay(target, &format!("{options},volatile"), MountFlags::empty()) {
+        Err(Errno::INVAL) => mount_overlay(target, &options, MountFlags::empty()),
+        other => other,
+    }
+}
+
+fn mount_overlay(target: &Path, options: &str, flags: MountFlags) -> rustix::io::Result<()> {
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", target, "overlay", flags, options.as_c_str())
 }
 
 fn link(directory: &Path, name: &str) -> io::Result<()> {

@@ -41,6 +41,7 @@ use groups::{Groups, Hierarchies};
 use helper::Helper;
 use message::Report;
 use plan::Plan;
+use seccomp::Filters;
 
 /// The runner that needs no runtime program.
 pub struct Native(Supervisor<Launcher>);
@@ -70,6 +71,7 @@ impl Native {
             steps,
             home: File::open("/proc/thread-self/ns/mnt").map_err(ready())?,
             helper: Mutex::default(),
+            filters: Filters::default(),
         };
         trial::run(&launcher, dir)?;
         Ok(Self(Supervisor::new(launcher)))
@@ -100,6 +102,7 @@ struct Launcher {
     home: File,
     /// The helper that is ready now.
     helper: Mutex<Option<Arc<Helper>>>,
+    filters: Filters,
 }
 
 #[async_trait]
@@ -125,7 +128,7 @@ impl Launch for Launcher {
             &config.linux.resources,
         )
         .map_err(RunnerError::prepare("making the step's control groups"))?;
-        let plan = Plan::new(stage.id, config, &groups)
+        let plan = Plan::new(stage.id, config, &groups, &self.filters)
             .map_err(|error| RunnerError::Start(error.to_string()))?;
         let watch = OomWatch::start();
         let report = self

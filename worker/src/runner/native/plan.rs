@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Capabilities, Config, Mount, Rlimit};
 use super::groups::Groups;
-use super::seccomp::{self, Instruction};
+use super::seccomp::{Filters, Instruction};
 use crate::runner::config::CAPABILITIES;
 
 /// Everything but open files.
@@ -99,9 +99,14 @@ pub(super) struct Unsupported(String);
 
 impl Plan {
     /// The plan for a configuration, whose control groups are there already.
-    pub(super) fn new(id: &str, config: Config, groups: &Groups<'_>) -> Result<Self, Unsupported> {
+    pub(super) fn new(
+        id: &str,
+        config: Config,
+        groups: &Groups<'_>,
+        filters: &Filters,
+    ) -> Result<Self, Unsupported> {
         let network = network(&config)?;
-        let filter = config.linux.seccomp.as_ref().map(seccomp::compile);
+        let filter = config.linux.seccomp.map(|profile| filters.of(profile));
         let filter = filter
             .transpose()
             .map_err(|error| Unsupported(error.to_string()))?;

@@ -10,6 +10,7 @@ mod program;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -120,8 +121,29 @@ impl Verdict {
     }
 }
 
-/// The filter for a profile.
-pub(super) fn compile(profile: &Profile) -> Result<Vec<Instruction>, ProfileError> {
+/// The filter that was compiled last: nearly all steps have the same profile.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    last: Mutex<Option<(Profile, Vec<Instruction>)>>,
+}
+
+impl Filters {
+    /// The filter for a profile.
+    pub(super) fn of(&self, profile: Profile) -> Result<Vec<Instruction>, ProfileError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, filter)) = &*last
+            && *known == profile
+        {
+            return Ok(filter.clone());
+        }
+        let filter = compile(&profile)?;
+        *last = Some((profile, filter.clone()));
+        Ok(filter)
+    }
+}
+
+/// Compiles a profile.
+fn compile(profile: &Profile) -> Result<Vec<Instruction>, ProfileError> {
     let mut machines: BTreeMap<u32, Vec<(u32, Verdict)>> = BTreeMap::new();
     for name in &profile.architectures {
         let abi = ABIS.iter().find(|abi| abi.name == name);
