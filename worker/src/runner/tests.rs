@@ -121,7 +121,10 @@ async fn a_killed_worker_leaves_nothing() {
     // Nobody is told; nothing is cleaned up by hand.
     worker.kill().unwrap();
     assert_eq!(worker.wait().unwrap().signal(), Some(9));
-    let here = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    let here = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        !status.is_empty() && !status.contains("State:\tZ")
+    };
     until("their end", || sleepers() == 0 && !helpers.iter().any(here)).await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
@@ -175,11 +178,18 @@ async fn a_lost_helper_loses_its_steps_and_the_next_one_gets_a_new_one() {
             processes(&format!("sleep\0{mark}\0")) == 1
         })
         .await;
-        // The helper's inner process: the sleeper's parent.
-        let helper = descendants(std::process::id())
+        // The inner one of the helper's two processes.
+        let is_helper = |pid: &u32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains(STEP_HELPER)
+        };
+        let helpers: Vec<u32> = descendants(std::process::id())
             .into_iter()
-            .find(|pid| descendants(*pid).len() == 1)
-            .unwrap();
+            .filter(is_helper)
+            .collect();
+        let [_, helper] = helpers[..] else {
+            panic!("two processes: {helpers:?}");
+        };
         let pid = rustix::process::Pid::from_raw(helper.cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     };
