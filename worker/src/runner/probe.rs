@@ -66,6 +66,12 @@ fn status() {
             say("status", line);
         }
     }
+    for group in GROUPS {
+        let path = Path::new("/sys/fs/cgroup").join(group);
+        for line in fs::read_to_string(path).unwrap_or_default().lines() {
+            say(group, line);
+        }
+    }
     for file in [
         "limits",
         "cgroup",
@@ -101,6 +107,19 @@ fn status() {
         say("parent's death", signal);
     }
 }
+
+/// What the control groups limit, where the machine has them.
+const GROUPS: [&str; 9] = [
+    "cpu/cpu.cfs_period_us",
+    "cpu/cpu.cfs_quota_us",
+    "cpu/cpu.shares",
+    "cpuset/cpuset.cpus",
+    "cpuset/cpuset.mems",
+    "devices/devices.list",
+    "memory/memory.limit_in_bytes",
+    "memory/memory.memsw.limit_in_bytes",
+    "pids/pids.max",
+];
 
 /// The mounts without their numbers.
 fn mounts() {

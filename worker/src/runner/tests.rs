@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::mount::UnmountFlags;
 use tokio_util::sync::CancellationToken;
 
 use super::suite::{self, mark, processes};
@@ -81,6 +82,43 @@ async fn containers_of_a_dead_worker_are_swept() {
     let (result, ()) = tokio::join!(run, sweep);
     assert_eq!(result.unwrap().0.exit, Exit::Code(137));
     assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
+}
+
+#[test]
+fn a_machine_without_v1_groups_gets_the_runtime_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let opened = private::run("test", move || {
+        // Where there is none the machine is such a one already.
+        let _ = rustix::mount::unmount("/sys/fs/cgroup/devices", UnmountFlags::DETACH);
+        let auto = Runners::open(&RunnerChoice::Auto, &path).unwrap();
+        let native = Runners::open(&RunnerChoice::Native, &path).map(|_| ());
+        (auto.describe(), native.unwrap_err())
+    });
+    let (auto, error) = opened.unwrap();
+    assert_eq!(auto, "runc");
+    let causes = format!("{error}: {:?}", std::error::Error::source(&error));
+    assert!(causes.contains("devices controller"), "{causes}");
+}
+
+#[tokio::test]
+async fn more_processes_than_allowed_are_refused() {
+    for choice in [
+        RunnerChoice::Native,
+        RunnerChoice::Program("runc".to_owned()),
+    ] {
+        let machine = Machine::with(&choice);
+        let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done";
+        let said = machine
+            .run(script, |spec| spec.limits.pids = Some(4))
+            .await
+            .unwrap();
+        assert!(
+            said.stderr.contains("can't fork"),
+            "{choice:?}: {}",
+            said.stderr
+        );
+    }
 }
 
 /// The hidden command of this test program that runs a step for ever.
