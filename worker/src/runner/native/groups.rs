@@ -233,6 +233,15 @@ impl<'a> Groups<'a> {
             .transpose()
     }
 
+    /// Where all of them are.
+    pub(super) fn places(&self) -> Vec<String> {
+        let places = self.hierarchies.places();
+        let paths = places.map(|place| below(place, &self.path));
+        paths
+            .filter_map(|path| Some(path.to_str()?.to_owned()))
+            .collect()
+    }
+
     /// What a container sees of itself below `/sys/fs/cgroup`: names and the directories behind them.
     pub(super) fn views(&self) -> Vec<(String, String)> {
         let view = |hierarchy: &Hierarchy| {
@@ -297,7 +306,7 @@ fn kill(dir: &Path) {
 }
 
 /// Removes a group and those below it. Processes that were killed take a moment to leave it.
-fn remove(dir: &Path) {
+pub(super) fn remove(dir: &Path) {
     const MOST_TRIES: u32 = 12;
     for group in groups_below(dir) {
         for tried in 0.. {

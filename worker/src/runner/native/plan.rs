@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) process: Process,
     /// The system call filter; empty for none.
     pub(super) filter: Vec<Instruction>,
+    /// The container's control groups, removed by the helper where the worker cannot any more.
+    pub(super) groups: Vec<String>,
     /// How many files by which groups of v1 are entered travel with it.
     pub(super) entrances: usize,
     /// Whether the group of the unified hierarchy travels with it.
@@ -132,6 +134,7 @@ impl Plan {
             read_only: config.linux.readonly_paths,
             process: process(config.process)?,
             filter: filter.unwrap_or_default(),
+            groups: groups.places(),
             entrances: 0,
             unified: false,
         })

@@ -10,6 +10,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,6 +19,7 @@ use rustix::io::FdFlags;
 use rustix::mount::OpenTreeFlags;
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::groups;
 use super::init::{self, Files};
 use super::message::{READY, Report, read_plan};
 use super::plan::{Network, Plan};
@@ -98,6 +100,8 @@ fn take_control() -> io::Result<OwnedFd> {
 struct Running {
     process: OwnedFd,
     report: OwnedFd,
+    /// Its control groups.
+    groups: Vec<String>,
 }
 
 /// Starts containers as plans come, and reports their ends, until the worker is gone.
@@ -117,8 +121,10 @@ fn serve(control: &OwnedFd) -> ExitCode {
         }
         if asked {
             match sys::receive(control.as_fd(), &mut [0; 16]) {
-                // The worker is gone. What runs ends with this process.
-                Ok((0, _)) => return ExitCode::SUCCESS,
+                Ok((0, _)) => {
+                    clean_up(&running);
+                    return ExitCode::SUCCESS;
+                }
                 Ok((_, files)) => running.extend(start(files)),
                 // A message that came in part, as too many files are open: its sender sees the socket of its step end.
                 Err(error) if error.raw_os_error().is_none() => {}
@@ -126,6 +132,25 @@ fn serve(control: &OwnedFd) -> ExitCode {
             }
         }
     }
+}
+
+/// Ends what runs when the worker is gone, and removes the control groups that it cannot remove any more. What runs would
+/// end with this process anyway.
+fn clean_up(running: &[Running]) {
+    for container in running {
+        kill(&container.process);
+        // It fails only if the process has been waited for.
+        let _ = wait(container.process.as_fd());
+    }
+    for group in running.iter().flat_map(|container| &container.groups) {
+        groups::remove(Path::new(group));
+    }
+}
+
+/// Kills the first process of a container, and with it the others.
+fn kill(process: &OwnedFd) {
+    // It fails only if the process has just ended.
+    let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
 }
 
 /// Waits until there is something to do: whether the worker asks, and which containers have news.
@@ -156,11 +181,7 @@ fn ended(container: &Running) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     match rustix::process::waitid(WaitId::PidFd(container.process.as_fd()), options) {
         Ok(None) => {
-            // It fails only if the process has just ended.
-            let _ = rustix::process::pidfd_send_signal(
-                &container.process,
-                rustix::process::Signal::KILL,
-            );
+            kill(&container.process);
             // Its end is the next news; the report is of no interest any more.
             false
         }
@@ -196,11 +217,15 @@ fn start(files: Vec<OwnedFd>) -> Option<Running> {
     let plan = files.next()?;
     let report = files.next()?;
     match born(plan, files, &report) {
-        Ok(process) => {
+        Ok((process, groups)) => {
             let told = Report::Born.send_with(report.as_fd(), &[process.as_fd()]);
             // Where nobody listens it is killed in the next round.
             drop(told);
-            Some(Running { process, report })
+            Some(Running {
+                process,
+                report,
+                groups,
+            })
         }
         Err(error) => {
             let text = format!("starting the container's first process: {error}");
@@ -214,7 +239,7 @@ fn born(
     plan: OwnedFd,
     files: impl Iterator<Item = OwnedFd>,
     report: &OwnedFd,
-) -> io::Result<OwnedFd> {
+) -> io::Result<(OwnedFd, Vec<String>)> {
     let plan = read_plan(plan)?;
     let (files, unified) = sort(&plan, files, report.try_clone()?)?;
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -222,7 +247,7 @@ fn born(
         flags |= libc::CLONE_NEWNET;
     }
     match sys::clone(flags, unified.as_ref().map(AsFd::as_fd))? {
-        Cloned::Parent { process } => Ok(process),
+        Cloned::Parent { process } => Ok((process, plan.groups)),
         Cloned::Child => {
             sys::default_signals();
             sys::unblock_signals();
