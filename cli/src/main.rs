@@ -4,9 +4,18 @@ use std::process::ExitCode;
 
 use buildyard_cli::args::Cli;
 use buildyard_cli::commands;
+use buildyard_worker::runner::{STEP_HELPER, step_helper};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Started by a worker: it must stay small and have one thread.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|command| command == STEP_HELPER)
+    {
+        return step_helper(arguments);
+    }
     let cli = Cli::parse();
     // A second installation would be refused, but nothing has run before this line.
     let _ = rustls::crypto::ring::default_provider().install_default();

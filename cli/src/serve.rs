@@ -14,6 +14,7 @@ use buildyard_coordinator::keeper::KeeperConfig;
 use buildyard_coordinator::{Coordinator, CoordinatorConfig};
 use buildyard_model::Platform;
 use buildyard_worker::agent::{self, WorkerConfig};
+use buildyard_worker::runner::RunnerChoice;
 use buildyard_worker::snapshots::SnapshotterChoice;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ async fn serve(
         allow_host_network: offer.allow_host_network,
         allow_host_binfmt: offer.allow_host_binfmt,
         step_memory: offer.step_memory,
+        runner: offer.runner,
         shared_flats: Some(coordinator.flats()),
         cache_limit,
         // The coordinator has given the builds their time before.
@@ -137,6 +139,7 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         allow_host_network: offer.allow_host_network,
         allow_host_binfmt: offer.allow_host_binfmt,
         step_memory: offer.step_memory,
+        runner: offer.runner,
         shared_flats: None,
         cache_limit: args.cache_limit,
         grace: Duration::from_secs(args.grace),
@@ -208,6 +211,8 @@ pub struct OfferConfig {
     pub allow_host_binfmt: bool,
     /// Most memory of one step, in bytes; none: no limit.
     pub step_memory: Option<u64>,
+    /// What steps are run by.
+    pub runner: RunnerChoice,
 }
 
 /// Checks the flags of an endpoint.
@@ -271,6 +276,7 @@ pub fn offer(args: &OfferArgs) -> Result<OfferConfig, Failure> {
         allow_host_network: args.allow_host_network,
         allow_host_binfmt: args.allow_host_binfmt,
         step_memory: args.step_memory,
+        runner: args.runner.clone(),
     })
 }
 

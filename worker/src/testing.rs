@@ -14,16 +14,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::StepNetwork;
 use crate::runner::{
-    ContainerSpec, Limits, OciRuntime, OciRuntimeConfig, OutputLimits, Process, Ran, Runner,
-    RunnerError, Security, StepIo, Stream,
+    ContainerSpec, Limits, OutputLimits, Process, Ran, Runner, RunnerChoice, RunnerError, Runners,
+    Security, StepIo, Stream,
 };
 use crate::snapshots::{Directories, LayerContent, Snapshotter, UpperDir};
 
 /// A data directory, a snapshotter and a runner in it.
 pub(crate) struct Machine {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: Dir,
     pub(crate) snapshots: Arc<Directories>,
-    pub(crate) runner: Arc<OciRuntime>,
+    pub(crate) runner: Arc<Runners>,
+}
+
+/// Where a machine's data lies.
+pub(crate) enum Dir {
+    Temporary(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Given(dir) => dir,
+        }
+    }
 }
 
 /// What a step printed and how it ended.
@@ -37,13 +52,21 @@ pub(crate) struct Said {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::with(&RunnerChoice::Auto)
+    }
+
+    pub(crate) fn with(choice: &RunnerChoice) -> Self {
+        Self::open(Dir::Temporary(tempfile::tempdir().unwrap()), choice)
+    }
+
+    /// One whose directory stays.
+    pub(crate) fn at(dir: &Path, choice: &RunnerChoice) -> Self {
+        Self::open(Dir::Given(dir.to_owned()), choice)
+    }
+
+    fn open(dir: Dir, choice: &RunnerChoice) -> Self {
         let snapshots = Directories::open(&dir.path().join("snapshots")).unwrap();
-        let config = OciRuntimeConfig {
-            program: "runc".to_owned(),
-            dir: dir.path().join("run"),
-        };
-        let runner = OciRuntime::open(config).unwrap();
+        let runner = Runners::open(choice, &dir.path().join("run")).unwrap();
         Self {
             dir,
             snapshots: Arc::new(snapshots),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use buildyard_cas::SizeLimit;
+use buildyard_worker::runner::RunnerChoice;
 use buildyard_worker::snapshots::SnapshotterChoice;
 use clap::{Args, Subcommand};
 
@@ -75,6 +76,10 @@ pub struct OfferArgs {
     /// limit]
     #[arg(long, value_name = "SIZE", value_parser = step_memory)]
     pub step_memory: Option<u64>,
+    /// What runs steps: "native" (the worker itself), an OCI runtime program like runc, or "auto": native where it works,
+    /// else runc. Steps in a user namespace are always run by a program
+    #[arg(long, value_name = "RUNNER", default_value = "auto")]
+    pub runner: RunnerChoice,
 }
 
 /// The runtime itself needs some memory of its container's until the command has started.

@@ -123,6 +123,7 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
             flats: flats.clone(),
             allow_host_binfmt: config.allow_host_binfmt,
             step_memory: config.step_memory,
+            runner: config.runner.clone(),
         })
         .await?;
         offered = started.platforms();

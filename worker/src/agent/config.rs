@@ -9,6 +9,7 @@ use buildyard_model::Platform;
 use buildyard_registry::RegistryConfig;
 use tonic::transport::Channel;
 
+use crate::runner::RunnerChoice;
 use crate::snapshots::SnapshotterChoice;
 
 /// A platform that the worker offers.
@@ -41,6 +42,8 @@ pub struct WorkerConfig {
     pub allow_host_binfmt: bool,
     /// Most memory that one step may use, in bytes.
     pub step_memory: Option<u64>,
+    /// What steps are run by.
+    pub runner: RunnerChoice,
     /// The coordinator's own flat files, where both are one process; then nothing is uploaded.
     pub shared_flats: Option<FlatFiles>,
     /// Most that unpacked layers, and flat files of its own, may take.

@@ -64,6 +64,20 @@ impl Platforms {
     }
 }
 
+impl Platforms {
+    /// Leaves out what can only be run in a user namespace.
+    pub(crate) fn without_user_namespaces(&mut self) {
+        let before = self.emulated.len();
+        self.emulated
+            .retain(|(_, emulator)| emulator.kind != EmulatorKind::UserNamespace);
+        if self.emulated.len() < before {
+            let text = "emulators of the worker's own need steps in a user namespace, and these the program runc, which \
+                        does not run here";
+            self.problems.push(text.to_owned());
+        }
+    }
+}
+
 /// How a platform is emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmulatorKind {
@@ -218,6 +232,16 @@ fn on_the_host(found: Vec<(&Architecture, PathBuf)>, platforms: &mut Platforms) 
                 .push(format!("registering {}: {error}", path.display())),
         }
     }
+}
+
+/// What [`native_program`] exits with.
+pub(crate) const TRIAL_EXIT_CODE: i32 = trial::EXIT_CODE;
+
+/// The smallest static program for this machine's own processor.
+pub(crate) fn native_program() -> Option<Vec<u8>> {
+    let mut all = ARCHITECTURES.iter();
+    all.find(|architecture| native::is_native(architecture))
+        .map(elf::program)
 }
 
 /// What keeps a user namespace and its registrations alive.

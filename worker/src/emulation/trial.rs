@@ -16,7 +16,7 @@ use super::elf;
 use crate::runner::UserNamespace;
 
 /// What the programs of `elf.rs` end with.
-const EXIT_CODE: i32 = 42;
+pub(super) const EXIT_CODE: i32 = 42;
 
 /// Runs the smallest program of `architecture`, in `namespace` if there is one.
 pub(super) fn run(

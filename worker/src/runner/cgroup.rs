@@ -69,7 +69,12 @@ impl OomWatch {
     /// Whether a process of the container, which has not been deleted yet, was killed. `state` is the runtime's
     /// directory for the container.
     pub(super) fn happened(&self, state: &Path, exit_code: i32) -> bool {
-        match memory_group(state, Path::new(ROOT)).and_then(|group| kills(&group)) {
+        self.happened_in(memory_group(state, Path::new(ROOT)).as_deref(), exit_code)
+    }
+
+    /// Whether a process was killed in `group`, which counts the container's memory.
+    pub(super) fn happened_in(&self, group: Option<&Path>, exit_code: i32) -> bool {
+        match group.and_then(kills) {
             Some(kills) => kills > 0,
             // Without a group of its own it may have been another's process: believe it only of a killed command.
             None => exit_code == 128 + libc::SIGKILL && machine() > self.machine_before,

@@ -11,21 +11,34 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 mod cgroup;
+mod choice;
 mod config;
+#[cfg(test)]
+mod dispatch;
+mod native;
 mod oci;
 mod output;
 mod prepare;
 pub(crate) mod private;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod same;
 mod scoped;
 mod scripted;
 mod seccomp;
 mod spec;
-mod step;
+mod stage;
+#[cfg(test)]
+mod suite;
+mod supervise;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use cgroup::check_memory_groups;
+pub use choice::{RunnerChoice, Runners};
 pub use config::DEFAULT_CAPABILITIES;
+pub use native::{Native, STEP_HELPER, step_helper};
 pub use oci::{OciRuntime, OciRuntimeConfig};
 pub use output::{Chunk, OutputLimits, StepIo, Stream};
 pub use scripted::Scripted;

@@ -2,25 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use rustix::process::Signal;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
+use rustix::process::{Pid, PidfdFlags};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::output::{Clip, Tail};
+use super::cgroup::OomWatch;
 use super::spec::ContainerSpec;
-use super::step::{self, Runtime, Watched};
-use super::{Chunk, Exit, Ran, Runner, RunnerError, StepIo, Stream};
+use super::stage::Stage;
+use super::supervise::{Launch, Output, Supervisor, Watched};
+use super::{Exit, Ran, Runner, RunnerError, StepIo};
 
 /// How to run containers.
 #[derive(Debug, Clone)]
@@ -32,15 +26,7 @@ pub struct OciRuntimeConfig {
 }
 
 /// The runner with `runc`.
-///
-/// Each container lives on a thread of its own (see `runner/step.rs`) and is watched by a task that this value owns.
-pub struct OciRuntime {
-    runtime: Arc<Runtime>,
-    tasks: TaskTracker,
-    closing: CancellationToken,
-}
-
-type Ended = Result<(Exit, Vec<Vec<u8>>), RunnerError>;
+pub struct OciRuntime(Supervisor<Runtime>);
 
 impl OciRuntime {
     /// Checks that the program runs, and kills containers that an earlier process left behind.
@@ -74,18 +60,12 @@ impl OciRuntime {
             steps: dir.join("steps"),
         };
         sweep(&runtime).map_err(prepare(&dir))?;
-        Ok(Self {
-            runtime: Arc::new(runtime),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-        })
+        Ok(Self(Supervisor::new(runtime)))
     }
 
     /// Kills what runs and waits until nothing is left.
     pub async fn close(&self) {
-        self.closing.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.0.close().await;
     }
 }
 
@@ -117,162 +97,179 @@ impl Runner for OciRuntime {
         io: StepIo,
         cancel: CancellationToken,
     ) -> Result<Ran, RunnerError> {
-        if self.closing.is_cancelled() {
-            return Err(RunnerError::Abandoned("the worker is closing".to_owned()));
+        self.0.run(spec, io, cancel).await
+    }
+}
+
+/// Where a runtime and its state are.
+#[derive(Debug, Clone)]
+pub(super) struct Runtime {
+    /// The program: `runc`.
+    pub(super) program: String,
+    /// What it keeps about its containers.
+    pub(super) state: PathBuf,
+    /// Where steps find their mount points.
+    pub(super) steps: PathBuf,
+}
+
+impl Runtime {
+    /// The runtime's command line up to the subcommand.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.state).stdin(Stdio::null());
+        command
+    }
+
+    /// Kills what is left of a container and forgets it; nothing if it is unknown.
+    pub(super) fn delete(&self, id: &str) {
+        if !self.state.join(id).exists() {
+            return;
         }
-        let stop = CancellationToken::new();
-        let _stop_when_dropped = stop.clone().drop_guard();
-        let runtime = Arc::clone(&self.runtime);
-        let closing = self.closing.clone();
-        let forward = stop.clone();
-        let task = self
-            .tasks
-            .spawn(async move { watch(runtime, spec, io, forward).await });
-        tokio::pin!(task);
-        let ended = tokio::select! {
-            ended = &mut task => ended,
-            () = cancel.cancelled() => { stop.cancel(); task.await }
-            () = closing.cancelled() => { stop.cancel(); task.await }
-        };
-        ended.unwrap_or_else(|error| Err(RunnerError::Abandoned(error.to_string())))
+        let output = self
+            .command()
+            .args(["delete", "--force", id])
+            .stdout(Stdio::null())
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                let message = String::from_utf8_lossy(&output.stderr).into_owned();
+                tracing::warn!(
+                    container = id,
+                    message,
+                    "the runtime could not delete a container"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(container = id, %error, "the runtime could not be started")
+            }
+        }
     }
 }
 
-/// Runs one container: its thread, its output, its end.
-async fn watch(
-    runtime: Arc<Runtime>,
-    spec: ContainerSpec,
-    io: StepIo,
-    stop: CancellationToken,
-) -> Result<Ran, RunnerError> {
-    let pipes = || RunnerError::prepare("making pipes for the step's output");
-    let (stdout, stdout_end) = std::io::pipe().map_err(pipes())?;
-    let (stderr, stderr_end) = std::io::pipe().map_err(pipes())?;
-    let watched = Arc::new(Watched::default());
-    let id = spec.id.clone();
-    let (ended, end) = oneshot::channel();
-    let thread = {
-        let (runtime, watched, stop) = (Arc::clone(&runtime), Arc::clone(&watched), stop.clone());
-        let work = move || {
-            let result = step::run(&runtime, &spec, (stdout_end, stderr_end), &watched, &stop);
-            // Who waits for it is told in any case; a dropped receiver means that the program ends.
-            let _ = ended.send(result);
-        };
-        std::thread::Builder::new()
-            .name("step".to_owned())
-            .spawn(work)
-    };
-    let thread = thread.map_err(RunnerError::prepare("starting a thread for the step"))?;
-
-    let output = forward(stdout.into(), stderr.into(), io, stop.clone());
-    let (ended, tail) = tokio::join!(wait(&runtime, &id, &watched, end, &stop), output);
-    // The thread has said its last word: joining takes as long as its mount namespace takes to go.
-    if thread.join().is_err() {
-        runtime.delete(&id);
+#[async_trait]
+impl Launch for Runtime {
+    fn steps(&self) -> &Path {
+        &self.steps
     }
-    let (exit, stubs) = ended?;
-    Ok(Ran {
-        exit,
-        tail: tail?,
-        stubs,
-    })
+
+    fn launch(
+        &self,
+        stage: &Stage<'_>,
+        output: Output,
+        watched: &Watched,
+    ) -> Result<Exit, RunnerError> {
+        let json = serde_json::to_vec(&stage.config)
+            .map_err(|error| RunnerError::Start(error.to_string()))?;
+        let file = stage.dir.join("config.json");
+        fs::write(&file, json)
+            .map_err(RunnerError::prepare(format!("writing {}", file.display())))?;
+        let _container = Container {
+            runtime: self,
+            id: stage.id,
+        };
+        let watch = OomWatch::start();
+        let status = start_and_wait(self, stage.id, &stage.dir, output, watched)?;
+        let code = status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
+            .unwrap_or(-1);
+        if let Some(message) = runtime_failure(&stage.dir.join("log.json"), code) {
+            Err(RunnerError::Start(message))
+        } else if code != 0 && watch.happened(&self.state.join(stage.id), code) {
+            Ok(Exit::OutOfMemory { code })
+        } else {
+            Ok(Exit::Code(code))
+        }
+    }
+
+    async fn kill(&self, id: &str, watched: &Watched, insist: bool) {
+        let mut command = tokio::process::Command::from(self.command());
+        command
+            .args(["kill", id, "KILL"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // No container yet, or none any more: the caller sees to both.
+        let _ = command.status().await;
+        if insist {
+            // The runtime itself.
+            watched.kill();
+        }
+    }
+
+    fn clear(&self, id: &str) {
+        self.delete(id);
+    }
 }
 
-/// Waits for the thread's answer; once told to stop, kills the container until it comes.
-async fn wait(
+fn start_and_wait(
     runtime: &Runtime,
     id: &str,
+    bundle: &Path,
+    output: Output,
     watched: &Watched,
-    mut end: oneshot::Receiver<Ended>,
-    stop: &CancellationToken,
-) -> Ended {
-    let died = || RunnerError::Abandoned("its thread panicked".to_owned());
-    tokio::select! {
-        ended = &mut end => return ended.map_err(|_| died())?,
-        () = stop.cancelled() => {}
-    }
-    // The container may still be on its way into existence, where the runtime cannot kill it: so again and again, and
-    // in the end the runtime itself.
-    const PAUSE: Duration = Duration::from_millis(50);
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let begun = Instant::now();
-    loop {
-        kill(runtime, id).await;
-        if begun.elapsed() > PATIENCE
-            && let Some(process) = watched.process.get()
-        {
-            // It fails only if the process has ended.
-            let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
-        }
-        match tokio::time::timeout(PAUSE, &mut end).await {
-            Ok(ended) => return ended.map_err(|_| died())?,
-            Err(_still_there) => {}
-        }
-    }
-}
-
-async fn kill(runtime: &Runtime, id: &str) {
-    let mut command = tokio::process::Command::from(runtime.command());
-    command
-        .args(["kill", id, "KILL"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // No container yet, or none any more: the caller sees to both.
-    let _ = command.status().await;
-}
-
-/// Passes both streams on until they end, and returns the last of them.
-async fn forward(
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    io: StepIo,
-    stop: CancellationToken,
-) -> Result<Vec<u8>, RunnerError> {
-    let receiver = |fd| {
-        pipe::Receiver::from_owned_fd(fd).map_err(RunnerError::prepare("reading the step's output"))
+) -> Result<ExitStatus, RunnerError> {
+    let program = |source| RunnerError::Program {
+        program: runtime.program.clone(),
+        source,
     };
-    let mut pipes = [
-        (Stream::Stdout, Some(receiver(stdout)?)),
-        (Stream::Stderr, Some(receiver(stderr)?)),
-    ];
-    let mut clips = [Clip::new(io.limits), Clip::new(io.limits)];
-    let mut tail = Tail::default();
-    let begun = Instant::now();
-    let mut buffers = [vec![0; 32 << 10], vec![0; 32 << 10]];
-    while pipes.iter().any(|(_, pipe)| pipe.is_some()) {
-        let [(_, first), (_, second)] = &mut pipes;
-        let [one, other] = &mut buffers;
-        let (index, length) = tokio::select! {
-            length = read(first, one), if first.is_some() => (0, length),
-            length = read(second, other), if second.is_some() => (1, length),
-        };
-        if length == 0 {
-            pipes[index].1 = None;
-            continue;
-        }
-        let bytes = &buffers[index][..length];
-        tail.push(bytes);
-        let passed = clips[index].pass(bytes, begun.elapsed());
-        if passed.is_empty() {
-            continue;
-        }
-        let chunk = Chunk {
-            stream: pipes[index].0,
-            bytes: Bytes::from(passed),
-        };
-        tokio::select! {
-            // Nobody listens any more: the step goes on all the same.
-            _ = io.output.send(chunk) => {}
-            () = stop.cancelled() => {}
-        }
+    let mut child = {
+        let mut command = Command::new(&runtime.program);
+        command
+            .arg("--root")
+            .arg(&runtime.state)
+            .arg("--log")
+            .arg(bundle.join("log.json"));
+        command
+            .args(["--log-format", "json", "run", "--keep", "--bundle"])
+            .arg(bundle)
+            .arg(id);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.stdout)
+            .stderr(output.stderr);
+        command.spawn().map_err(program)?
+        // The command goes, and with it the worker's ends of the pipes.
+    };
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(Ok(process)) = pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+    {
+        // Set once per step: this is the only place.
+        let _ = watched.process.set(process);
     }
-    Ok(tail.into_bytes())
+    child.wait().map_err(program)
 }
 
-/// Reads what is there; 0 at the end, and where reading fails.
-async fn read(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
-    match pipe {
-        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
-        None => 0,
+/// What the runtime says went wrong when it could not start the container.
+fn runtime_failure(log: &Path, code: i32) -> Option<String> {
+    if code == 0 {
+        return None;
+    }
+    let text = fs::read_to_string(log).ok()?;
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut errors = lines.filter(|line| {
+        line.get("level")
+            .is_some_and(|level| level == "error" || level == "fatal")
+    });
+    let message = errors.next_back()?.get("msg")?.as_str()?.to_owned();
+    Some(
+        message
+            .strip_prefix("runc run failed: ")
+            .map(str::to_owned)
+            .unwrap_or(message),
+    )
+}
+
+/// Deletes the container when it goes out of scope.
+struct Container<'a> {
+    runtime: &'a Runtime,
+    id: &'a str,
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        self.runtime.delete(self.id);
     }
 }

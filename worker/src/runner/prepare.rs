@@ -3,11 +3,13 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
 
 use super::config::ReadyMount;
 use super::spec::{ContainerMount, ContainerSource, ContainerSpec, User};
@@ -84,16 +86,7 @@ fn source(mount: &ContainerMount, place: &Path) -> io::Result<PathBuf> {
         ContainerSource::Snapshot { mounts, selector } => {
             fs::create_dir(place)?;
             private::mount_all(&mounts.specs, place)?;
-            let selected = scoped::resolve(place, Path::new(selector))?;
-            fs::symlink_metadata(&selected).map_err(|error| {
-                let missing = error.kind() == io::ErrorKind::NotFound;
-                if missing {
-                    io::Error::new(error.kind(), format!("{selector:?} not found"))
-                } else {
-                    error
-                }
-            })?;
-            Ok(selected)
+            selected(place, selector)
         }
         ContainerSource::Tmpfs(size) => {
             fs::create_dir(place)?;
@@ -105,6 +98,32 @@ fn source(mount: &ContainerMount, place: &Path) -> io::Result<PathBuf> {
             Ok(place.to_owned())
         }
     }
+}
+
+/// A path of what is mounted at `place`, as a mount of its own beside it: a name in a tree that another step writes to (a
+/// shared cache mount) could lead anywhere by the time it is used.
+fn selected(place: &Path, selector: &str) -> io::Result<PathBuf> {
+    if selector.trim_matches('/').is_empty() {
+        return Ok(place.to_owned());
+    }
+    let found = scoped::open(place, Path::new(selector)).map_err(|error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        if missing {
+            io::Error::new(error.kind(), format!("{selector:?} not found"))
+        } else {
+            error
+        }
+    })?;
+    let target = place.with_extension("selected");
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+    if kind.is_dir() {
+        fs::create_dir(&target)?;
+    } else {
+        fs::write(&target, [])?;
+    }
+    let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    private::bind(&source, &target, false)?;
+    Ok(target)
 }
 
 fn write_file(file: &Path, contents: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
@@ -169,7 +188,7 @@ impl Stubs {
     pub(super) fn remove(self) -> Vec<Vec<u8>> {
         let mut removed = Vec::new();
         for path in &self.missing {
-            match remove_empty(path) {
+            match remove_empty(&self.root, path) {
                 Ok(true) => {
                     let relative = path.strip_prefix(&self.root).unwrap_or(path);
                     removed.push(relative.as_os_str().as_bytes().to_vec());
@@ -184,23 +203,34 @@ impl Stubs {
     }
 }
 
-/// Whether `path` was an empty file or directory, which it then is no more.
-fn remove_empty(path: &Path) -> io::Result<bool> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
+/// Whether `path` of the tree `root` was an empty file or directory, which it then is no more. The container's processes are
+/// gone, and may have left links behind: none is followed.
+fn remove_empty(root: &Path, path: &Path) -> io::Result<bool> {
+    let inside = path.strip_prefix(root).map_err(io::Error::other)?;
+    let (Some(above), Some(name)) = (inside.parent(), inside.file_name()) else {
         return Ok(false);
     };
-    let empty = match metadata.is_dir() {
-        true => fs::read_dir(path)?.next().is_none(),
-        false => metadata.is_file() && metadata.size() == 0,
+    let parent = match scoped::open_directory(root, above) {
+        Ok(parent) => parent,
+        // What led there is no longer there, or leads elsewhere.
+        Err(error) if is_elsewhere(&error) => return Ok(false),
+        Err(error) => return Err(error),
     };
-    let Some(parent) = path.parent().filter(|_| empty) else {
+    let Ok(found) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
         return Ok(false);
     };
-    let before = fs::metadata(parent)?;
-    if metadata.is_dir() {
-        fs::remove_dir(path)?
-    } else {
-        fs::remove_file(path)?
+    let before = rustix::fs::fstat(&parent)?;
+    let removed = match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
+        FileType::RegularFile if found.st_size == 0 => {
+            rustix::fs::unlinkat(&parent, name, AtFlags::empty())
+        }
+        _ => return Ok(false),
+    };
+    match removed {
+        Ok(()) => {}
+        Err(Errno::NOTEMPTY) => return Ok(false),
+        Err(error) => return Err(error.into()),
     }
     let times = Timestamps {
         last_access: Timespec {
@@ -208,10 +238,77 @@ fn remove_empty(path: &Path) -> io::Result<bool> {
             tv_nsec: UTIME_OMIT,
         },
         last_modification: Timespec {
-            tv_sec: before.mtime(),
-            tv_nsec: before.mtime_nsec(),
+            tv_sec: before.st_mtime,
+            tv_nsec: before.st_mtime_nsec as _,
         },
     };
-    rustix::fs::utimensat(CWD, parent, &times, AtFlags::empty())?;
+    rustix::fs::futimens(&parent, &times)?;
     Ok(true)
+}
+
+fn is_elsewhere(error: &io::Error) -> bool {
+    let numbers = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::EXDEV];
+    error
+        .raw_os_error()
+        .is_some_and(|number| numbers.contains(&number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshots::Mounts;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_was_selected_cannot_be_swapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, out) = (dir.path().join("tree"), dir.path().join("out"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::create_dir_all(out.join("b")).unwrap();
+        fs::write(tree.join("a/b/file"), "inside").unwrap();
+        fs::write(out.join("b/file"), "outside").unwrap();
+        let place = dir.path().join("place");
+        let read = private::run("test", move || {
+            let source = MountSource::Bind {
+                path: tree.clone(),
+                read_only: false,
+            };
+            let mount = ContainerMount {
+                destination: "/src".to_owned(),
+                source: ContainerSource::Snapshot {
+                    mounts: Mounts::unheld(vec![MountSpec::new(source)]),
+                    selector: "a/b".to_owned(),
+                },
+                read_only: false,
+            };
+            let ready = super::source(&mount, &place).unwrap();
+            // Another step that has the tree too.
+            fs::rename(tree.join("a"), tree.join("gone")).unwrap();
+            symlink(&out, tree.join("a")).unwrap();
+            fs::read_to_string(ready.join("file")).unwrap()
+        });
+        assert_eq!(read.unwrap(), "inside");
+    }
+
+    #[test]
+    fn stubs_are_removed_and_nothing_that_a_link_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, out) = (dir.path().join("root"), dir.path().join("out"));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir_all(out.join("empty")).unwrap();
+        let mount = |destination: &str| ReadyMount {
+            source: String::new(),
+            destination: destination.to_owned(),
+        };
+        let mounts = ["/etc/hosts", "/x/empty", "/x/full", "/y"].map(mount);
+        let stubs = Stubs::find(&root, &mounts);
+        // What the runner and then the step did.
+        fs::write(root.join("etc/hosts"), []).unwrap();
+        fs::create_dir(root.join("y")).unwrap();
+        fs::write(root.join("y/written"), []).unwrap();
+        symlink(&out, root.join("x")).unwrap();
+        assert_eq!(stubs.remove(), [b"etc/hosts".to_vec()]);
+        assert!(out.join("empty").exists());
+        assert!(root.join("y/written").exists());
+    }
 }

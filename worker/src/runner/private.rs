@@ -8,12 +8,14 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::snapshots::{ImageClone, Lower, MountSource, MountSpec, MountedImage};
 
@@ -40,6 +42,19 @@ pub(crate) fn enter() -> io::Result<()> {
     }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
+    Ok(())
+}
+
+/// Moves the calling thread into a mount namespace that is there already.
+pub(crate) fn enter_existing(namespace: &fs::File) -> io::Result<()> {
+    #[allow(unsafe_code)]
+    // SAFETY: only `UnshareFlags::FILES` endangers other threads; root and current directory are this thread's alone
+    // afterwards, which the kernel wants before it changes the namespace.
+    unsafe {
+        rustix::thread::unshare_unsafe(UnshareFlags::FS)?;
+    }
+    let kind = Some(LinkNameSpaceType::Mount);
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?;
     Ok(())
 }
 
@@ -120,14 +135,25 @@ fn overlay(lowers: &[Lower], upper: Option<&(PathBuf, PathBuf)>, target: &Path) 
         options.push_str(&name);
         separator = ":";
     }
-    let options = CString::new(options)?;
-    let flags = if upper.is_none() {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
+    let result = match upper {
+        None => mount_overlay(&target, &options, MountFlags::RDONLY),
+        Some(_) => mount_writable(&target, options),
     };
-    let result = rustix::mount::mount("overlay", &target, "overlay", flags, options.as_c_str());
     result.map_err(|errno| describe(errno, lowers, upper))
+}
+
+/// What a step wrote need not outlive a crash of the machine: unmounting `volatile` does not write it, and all else that waits
+/// to be written to that disk, out first. Kernels before 5.10 do not know the option.
+fn mount_writable(target: &Path, options: String) -> rustix::io::Result<()> {
+    match mount_overlay(target, &format!("{options},volatile"), MountFlags::empty()) {
+        Err(Errno::INVAL) => mount_overlay(target, &options, MountFlags::empty()),
+        other => other,
+    }
+}
+
+fn mount_overlay(target: &Path, options: &str, flags: MountFlags) -> rustix::io::Result<()> {
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", target, "overlay", flags, options.as_c_str())
 }
 
 /// Short names for what an overlay is made of, in memory; the thread's current directory as long as this lives.

@@ -1,12 +1,17 @@
 //! Paths in a root file system that is not the worker's: symbolic links lead to where they would lead inside it, and
 //! never out of it.
 //!
-//! For trees that nobody changes meanwhile: a container's root before and after its process.
+//! [`resolve`] is for trees that nobody changes meanwhile: a container's root before its process. The others hold what they
+//! found open.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 /// More links than this on one path are a loop; the kernel's own limit is 40.
 const MOST_LINKS: usize = 255;
@@ -39,6 +44,51 @@ pub(super) fn resolve(root: &Path, path: &Path) -> io::Result<PathBuf> {
         pending.extend(components(&target));
     }
     Ok(root.join(inside))
+}
+
+/// Opens `path` of the tree `root` for looking and mounting only, wherever links lead in it, also while others change the
+/// tree.
+pub(super) fn open(root: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    beneath(
+        root,
+        path,
+        flags,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// Opens a directory of the tree `root` that no link leads to.
+pub(super) fn open_directory(root: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    beneath(
+        root,
+        path,
+        flags,
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+fn beneath(root: &Path, path: &Path, flags: OFlags, how: ResolveFlags) -> io::Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, directory, Mode::empty())?;
+    // The kernel asks to try again where something was renamed at that moment.
+    const MOST_TRIES: usize = 100;
+    for _ in 1..MOST_TRIES {
+        match rustix::fs::openat2(&root, path, flags, Mode::empty(), how) {
+            Err(Errno::AGAIN) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(io::Error::other(format!(
+        "{} is renamed all the time",
+        path.display()
+    )))
 }
 
 /// The components of a path, last one first, `.` and `/` left out.

@@ -77,12 +77,16 @@ const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// Flags of `clone(2)` that make namespaces: `CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET`.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// Which socket families are allowed: all but `AF_ALG` (38) and `AF_VSOCK` (40). Conditions on one argument cannot be
-/// joined by "and" in one rule, so these are three rules.
-const FAMILIES: [(&str, u64); 3] = [
+/// Which socket families are allowed: all that there are but `AF_ALG` (38) and `AF_VSOCK` (40). They are named one by one: a
+/// filter compares 64 bits and the kernel looks at 32, so "greater than 40" would let 38 pass with a high bit set.
+const FAMILIES: [(&str, u64); 7] = [
     ("SCMP_CMP_LT", 38),
     ("SCMP_CMP_EQ", 39),
-    ("SCMP_CMP_GT", 40),
+    ("SCMP_CMP_EQ", 41),
+    ("SCMP_CMP_EQ", 42),
+    ("SCMP_CMP_EQ", 43),
+    ("SCMP_CMP_EQ", 44),
+    ("SCMP_CMP_EQ", 45),
 ];
 
 /// The profile as the value of `linux.seccomp` in an OCI runtime configuration. `architecture` is

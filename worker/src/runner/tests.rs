@@ -1,325 +1,64 @@
-//! Real containers with `runc` and the machine's own busybox.
+//! The suite of the runners, and what only one of them does.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use bytes::Bytes;
+use rustix::mount::UnmountFlags;
 use tokio_util::sync::CancellationToken;
 
+use super::suite::{self, mark, processes};
 use super::*;
 use crate::snapshots::Snapshotter;
-use crate::testing::{Machine, Said, until};
+use crate::testing::{Machine, until};
 
-async fn run(script: &str) -> Said {
-    Machine::new().run(script, |_| {}).await.unwrap()
-}
-
-#[tokio::test]
-async fn a_step_runs_and_what_it_wrote_is_in_its_upper_directory() {
-    let machine = Machine::new();
-    let said = machine
-        .run(
-            "echo out; echo err >&2; echo new > /tmp/file; exit 3",
-            |_| {},
-        )
-        .await
-        .unwrap();
-    assert_eq!(said.ran.exit, Exit::Code(3));
-    assert_eq!(
-        (said.stdout.as_str(), said.stderr.as_str()),
-        ("out\n", "err\n")
-    );
-    assert_eq!(
-        fs::read_to_string(said.upper.dir().join("tmp/file")).unwrap(),
-        "new\n"
-    );
-    let tail = String::from_utf8(said.ran.tail).unwrap();
-    assert!(tail.contains("out\n") && tail.contains("err\n"), "{tail}");
-}
-
-#[tokio::test]
-async fn the_user_the_directory_and_the_environment_are_as_asked() {
-    let machine = Machine::new();
-    let said = machine
-        .run("id -u; id -g; id -G; pwd; stat -c %u:%g:%a /deep; echo $WORD; hostname; echo $HOME; echo \"[$(cat)]\"", |spec| {
-            spec.process.user = User { uid: 1000, gid: 1001, additional_gids: vec![10, 1001] };
-            spec.process.cwd = "/deep/er".to_owned();
-            spec.process.env.push("WORD=a b".to_owned());
-        })
-        .await
-        .unwrap();
-    let expected =
-        "1000\n1001\n1001 10\n/deep/er\n1000:1001:755\na b\nbuildkitsandbox\n/home/bob\n[]\n";
-    assert_eq!(said.stdout, expected, "{}", said.stderr);
-}
-
-#[tokio::test]
-async fn a_sandboxed_step_has_dockers_capabilities_and_no_more() {
-    let said =
-        run("grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb)|^Seccomp:|^NoNewPrivs' /proc/self/status").await;
-    let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n\
-                    CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n";
-    assert_eq!(said.stdout, expected);
-}
-
-#[tokio::test]
-async fn dangerous_parts_of_the_machine_are_out_of_reach() {
-    let said = run("mount -t tmpfs x /tmp; echo mount $?; cat /proc/keys /proc/timer_list; echo masked $?; \
-                    echo 1 > /proc/sys/kernel/panic; echo sysctl $?; touch /sys/x; echo sys $?; \
-                    cd /sys/fs/cgroup; cd memory; mkdir x; echo cgroup $?; ls /sys/firmware; mknod /tmp/null c 1 3; echo mknod $?; \
-                    cat /dev/vda > /dev/null; echo disk $?")
-    .await;
-    let expected = "mount 1\nmasked 0\nsysctl 1\nsys 1\ncgroup 1\nmknod 0\ndisk 1\n";
-    assert_eq!(said.stdout, expected, "{}", said.stderr);
-}
-
-#[tokio::test]
-async fn without_a_network_there_is_only_the_loopback() {
-    let said = run("ip -o link | grep -v ' sit0\\| tunl0\\| ip6tnl0\\|ifb' | grep -c .; ip link show lo | head -n 1").await;
-    assert!(said.stdout.starts_with("1\n"), "{}", said.stdout);
-    assert!(said.stdout.contains("lo: <LOOPBACK,UP"), "{}", said.stdout);
-}
-
-#[tokio::test]
-async fn files_for_names_are_mounted_and_leave_no_trace() {
-    let machine = Machine::new();
-    let said = machine
-        .run("cat /etc/hosts /etc/resolv.conf", |spec| {
-            spec.resolv_conf = "nameserver 192.0.2.9\n".to_owned()
-        })
-        .await
-        .unwrap();
-    assert_eq!(said.stdout, "127.0.0.1\tlocalhost\nnameserver 192.0.2.9\n");
-    let mut stubs = said.ran.stubs.clone();
-    stubs.sort();
-    assert_eq!(stubs, [b"etc/hosts".to_vec(), b"etc/resolv.conf".to_vec()]);
-    assert_eq!(
-        fs::read_dir(said.upper.dir().join("etc")).unwrap().count(),
-        0
-    );
-}
-
-#[tokio::test]
-async fn secrets_and_memory_do_not_end_up_in_the_layer() {
-    let machine = Machine::new();
-    let said = machine
-        .run("cat /run/secrets/key; stat -c ' %a %u %g' /run/secrets/key; echo x > /scratch/y; mount | grep -c scratch; \
-              echo data > /cache/file", |spec| {
-            let secret = ContainerSource::Secret { contents: Bytes::from("s3cret"), mode: 0o440, uid: 7, gid: 8 };
-            let cache = machine.dir.path().join("cache");
-            fs::create_dir(&cache).unwrap();
-            for (destination, source) in [
-                ("/run/secrets/key", secret),
-                ("/scratch", ContainerSource::Tmpfs(Some(1 << 20))),
-                ("/cache", ContainerSource::Directory(cache)),
-            ] {
-                spec.mounts.push(ContainerMount { destination: destination.to_owned(), source, read_only: false });
-            }
-        })
-        .await
-        .unwrap();
-    assert_eq!(said.stdout, "s3cret 440 7 8\n1\n", "{}", said.stderr);
-    for path in ["run", "scratch", "cache"] {
-        assert!(!said.upper.dir().join(path).exists(), "{path}");
-    }
-    assert_eq!(
-        fs::read_to_string(machine.dir.path().join("cache/file")).unwrap(),
-        "data\n"
-    );
-    assert!(
-        !holds(machine.dir.path(), b"s3cret"),
-        "the secret is on the disk"
-    );
-}
-
-/// Whether a file of the tree holds the bytes.
-fn holds(dir: &Path, needle: &[u8]) -> bool {
-    fs::read_dir(dir).unwrap().any(|entry| {
-        let entry = entry.unwrap();
-        match entry.file_type().unwrap() {
-            kind if kind.is_dir() => holds(&entry.path(), needle),
-            kind if kind.is_file() => fs::read(entry.path())
-                .unwrap()
-                .windows(needle.len())
-                .any(|part| part == needle),
-            _ => false,
+/// Makes a test of each function of the suite for one runner.
+macro_rules! suite {
+    ($runner:ident, $choice:expr, [$($test:ident),* $(,)?]) => {
+        mod $runner {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    suite::$test(&$choice).await;
+                }
+            )*
         }
-    })
-}
-
-#[tokio::test]
-async fn a_selected_path_of_a_snapshot_can_be_mounted_and_does_not_lead_out() {
-    let machine = Machine::new();
-    let layer = machine.layer("tree", |dir| {
-        fs::create_dir_all(dir.join("a/b")).unwrap();
-        fs::write(dir.join("a/b/file"), "content").unwrap();
-        std::os::unix::fs::symlink("/a", dir.join("link")).unwrap();
-    });
-    let mount = |selector: &str| ContainerMount {
-        destination: "/src".to_owned(),
-        source: ContainerSource::Snapshot {
-            mounts: machine.snapshots.mounts(&[layer], None).unwrap(),
-            selector: selector.to_owned(),
-        },
-        read_only: true,
     };
-    let said = machine
-        .run("cat /src/file; touch /src/x; echo $?", |spec| {
-            spec.mounts.push(mount("/link/b"))
-        })
-        .await
-        .unwrap();
-    assert_eq!(said.stdout, "content1\n", "{}", said.stderr);
-    let file = machine
-        .run("cat /src", |spec| spec.mounts.push(mount("a/b/file")))
-        .await
-        .unwrap();
-    assert_eq!(file.stdout, "content");
-    let missing = machine
-        .run("true", |spec| spec.mounts.push(mount("/nothing")))
-        .await
-        .map(|said| said.ran);
-    assert!(
-        matches!(&missing, Err(RunnerError::Prepare { source, .. }) if source.to_string().contains("nothing")),
-        "{missing:?}"
-    );
 }
 
-#[tokio::test]
-async fn a_program_that_is_not_there_is_named() {
-    let machine = Machine::new();
-    let result = machine
-        .run("", |spec| {
-            spec.process.args = vec!["/no/such/program".to_owned()]
-        })
-        .await;
-    let error = result.map(|said| said.ran).unwrap_err();
-    assert!(error.to_string().contains("/no/such/program"), "{error}");
-}
-
-#[tokio::test]
-async fn cancelling_kills_the_whole_tree_promptly() {
-    let machine = Machine::new();
-    let chain = [machine.busybox()];
-    let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 100_000 + std::process::id());
-    let script =
-        format!("sleep {mark} & (sleep {mark} & sleep {mark}) & touch /tmp/up; sleep {mark}");
-    let spec = machine.spec(&chain, &upper, &script);
-    let cancel = CancellationToken::new();
-    let sleepers = || processes(&format!("sleep\0{mark}\0"));
-    let stop = async {
-        until("the sleepers", || sleepers() == 4).await;
-        cancel.cancel();
-        Instant::now()
+macro_rules! suites {
+    ($($test:ident),* $(,)?) => {
+        suite!(oci, RunnerChoice::Program("runc".to_owned()), [$($test),*]);
+        suite!(native_runner, RunnerChoice::Native, [$($test),*]);
     };
-    let (result, cancelled) = tokio::join!(machine.run_spec(spec, cancel.clone()), stop);
-    assert_eq!(result.unwrap().0.exit, Exit::Cancelled);
-    assert!(
-        cancelled.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        cancelled.elapsed()
-    );
-    assert_eq!(sleepers(), 0);
-    assert_nothing_left(&machine);
 }
 
-#[tokio::test]
-async fn a_dropped_run_is_killed_too() {
-    let machine = Machine::new();
-    let chain = [machine.busybox()];
-    let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 200_000 + std::process::id());
-    let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
-    {
-        let run = machine.run_spec(spec, CancellationToken::new());
-        tokio::select! {
-            _ = run => panic!("it must not end by itself"),
-            () = until("the sleeper", || processes(&format!("sleep\0{mark}\0")) == 1) => {}
-        }
-    }
-    machine.runner.close().await;
-    assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
-    assert_nothing_left(&machine);
-}
-
-/// How many processes have this command line.
-fn processes(line: &str) -> usize {
-    let processes = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
-    processes.filter(|found| found == line.as_bytes()).count()
-}
-
-fn assert_nothing_left(machine: &Machine) {
-    for dir in ["run/state", "run/steps"] {
-        let left: Vec<_> = fs::read_dir(machine.dir.path().join(dir))
-            .unwrap()
-            .collect();
-        assert!(left.is_empty(), "{dir}: {left:?}");
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(
-        !mounts.contains(machine.dir.path().to_str().unwrap()),
-        "{mounts}"
-    );
-}
-
-#[tokio::test]
-async fn being_killed_for_memory_is_said() {
-    let machine = Machine::new();
-    let said = machine
-        .run("dd if=/dev/zero of=/dev/null bs=256M count=1", |spec| {
-            spec.limits.memory = Some(32 << 20)
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        said.ran.exit,
-        Exit::OutOfMemory { code: 137 },
-        "{}",
-        said.stderr
-    );
-}
-
-#[tokio::test]
-async fn long_output_is_clipped_and_the_step_goes_on() {
-    let said = run("seq 1 600000; echo the end").await;
-    assert_eq!(said.ran.exit, Exit::Code(0));
-    assert!(
-        said.stdout
-            .contains("\n[output clipped, log limit 200KiB/s reached]\n")
-    );
-    assert!(said.stdout.len() < 3 << 20);
-    assert!(said.ran.tail.ends_with(b"600000\nthe end\n"));
-}
-
-#[tokio::test]
-async fn many_steps_run_at_once_and_leave_nothing() {
-    let machine = Machine::new();
-    let steps = (0..6).map(|number| {
-        machine.run("echo $N", move |spec| {
-            spec.process.env.push(format!("N={number}"))
-        })
-    });
-    let said = futures::future::join_all(steps).await;
-    let words: Vec<String> = said.into_iter().map(|said| said.unwrap().stdout).collect();
-    assert_eq!(
-        words,
-        (0..6)
-            .map(|number| format!("{number}\n"))
-            .collect::<Vec<_>>()
-    );
-    assert_nothing_left(&machine);
-}
+suites![
+    a_step_runs_and_what_it_wrote_is_in_its_upper_directory,
+    the_user_the_directory_and_the_environment_are_as_asked,
+    a_sandboxed_step_has_dockers_capabilities_and_no_more,
+    dangerous_parts_of_the_machine_are_out_of_reach,
+    without_a_network_there_is_only_the_loopback,
+    files_for_names_are_mounted_and_leave_no_trace,
+    secrets_and_memory_do_not_end_up_in_the_layer,
+    a_selected_path_of_a_snapshot_can_be_mounted_and_does_not_lead_out,
+    a_program_that_is_not_there_is_named,
+    cancelling_kills_the_whole_tree_promptly,
+    a_dropped_run_is_killed_too,
+    being_killed_for_memory_is_said,
+    long_output_is_clipped_and_the_step_goes_on,
+    many_steps_run_at_once_and_leave_nothing,
+];
 
 #[tokio::test]
 async fn containers_of_a_dead_worker_are_swept() {
-    let machine = Machine::new();
+    let machine = Machine::with(&RunnerChoice::Program("runc".to_owned()));
     let chain = [machine.busybox()];
     let upper = machine.snapshots.new_upper(&chain).unwrap();
-    let mark = format!("{}", 300_000 + std::process::id());
+    let mark = mark();
     let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
     let run = machine.run_spec(spec, CancellationToken::new());
     let sweep = async {
@@ -343,4 +82,192 @@ async fn containers_of_a_dead_worker_are_swept() {
     let (result, ()) = tokio::join!(run, sweep);
     assert_eq!(result.unwrap().0.exit, Exit::Code(137));
     assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
+}
+
+#[test]
+fn a_machine_without_v1_groups_gets_the_runtime_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let opened = private::run("test", move || {
+        // Where there is none the machine is such a one already.
+        let _ = rustix::mount::unmount("/sys/fs/cgroup/devices", UnmountFlags::DETACH);
+        let auto = Runners::open(&RunnerChoice::Auto, &path).unwrap();
+        let native = Runners::open(&RunnerChoice::Native, &path).map(|_| ());
+        (auto.describe(), native.unwrap_err())
+    });
+    let (auto, error) = opened.unwrap();
+    assert_eq!(auto, "runc");
+    let causes = format!("{error}: {:?}", std::error::Error::source(&error));
+    assert!(causes.contains("devices controller"), "{causes}");
+}
+
+#[tokio::test]
+async fn more_processes_than_allowed_are_refused() {
+    for choice in [
+        RunnerChoice::Native,
+        RunnerChoice::Program("runc".to_owned()),
+    ] {
+        let machine = Machine::with(&choice);
+        let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done";
+        let said = machine
+            .run(script, |spec| spec.limits.pids = Some(4))
+            .await
+            .unwrap();
+        assert!(
+            said.stderr.contains("can't fork"),
+            "{choice:?}: {}",
+            said.stderr
+        );
+    }
+}
+
+/// The hidden command of this test program that runs a step for ever.
+pub(super) const DOOMED: &str = "doomed-worker";
+
+/// Is a worker with one step, in the directory and with the command that the arguments say.
+pub(super) fn be_doomed(arguments: &[OsString]) {
+    let [dir, script] = arguments else {
+        panic!("a directory and a script are needed");
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let machine = Machine::at(Path::new(dir), &RunnerChoice::Native);
+        machine.run(script.to_str().unwrap(), |_| {}).await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_killed_worker_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = mark();
+    let script =
+        format!("sleep {mark} & (trap '' TERM HUP; sleep {mark} & sleep {mark}) & sleep {mark}");
+    let mut worker = Command::new("/proc/self/exe")
+        .arg(DOOMED)
+        .arg(dir.path())
+        .arg(script)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleepers = || processes(&format!("sleep\0{mark}\0"));
+    until("the sleepers", || sleepers() == 4).await;
+    let helpers = descendants(worker.id());
+    assert!(
+        helpers.len() >= 6,
+        "two of the helper, four of the step: {helpers:?}"
+    );
+    // Nobody is told; nothing is cleaned up by hand.
+    worker.kill().unwrap();
+    assert_eq!(worker.wait().unwrap().signal(), Some(9));
+    let here = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        !status.is_empty() && !status.contains("State:\tZ")
+    };
+    until("their end", || sleepers() == 0 && !helpers.iter().any(here)).await;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+    let steps = dir.path().join("run/native/steps");
+    let id = fs::read_dir(&steps)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let group = hierarchy.unwrap().path().join("buildyard").join(&id);
+        assert!(!group.exists(), "{}", group.display());
+    }
+    // The next worker.
+    let next = Machine::at(dir.path(), &RunnerChoice::Native);
+    assert_eq!(fs::read_dir(&steps).unwrap().count(), 0);
+    next.runner.close().await;
+}
+
+/// The processes that a process started, and those that they did.
+fn descendants(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let children: Vec<u32> = lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let below: Vec<u32> = children
+        .iter()
+        .flat_map(|child| descendants(*child))
+        .collect();
+    children.into_iter().chain(below).collect()
+}
+
+#[tokio::test]
+async fn a_lost_helper_loses_its_steps_and_the_next_one_gets_a_new_one() {
+    let machine = Machine::with(&RunnerChoice::Native);
+    let chain = [machine.busybox()];
+    let upper = machine.snapshots.new_upper(&chain).unwrap();
+    let mark = mark();
+    let spec = machine.spec(&chain, &upper, &format!("sleep {mark}"));
+    let run = machine.run_spec(spec, CancellationToken::new());
+    let kill = async {
+        until("the sleeper", || {
+            processes(&format!("sleep\0{mark}\0")) == 1
+        })
+        .await;
+        // The inner one of the helper's two processes.
+        let is_helper = |pid: &u32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains(STEP_HELPER)
+        };
+        let helpers: Vec<u32> = descendants(std::process::id())
+            .into_iter()
+            .filter(is_helper)
+            .collect();
+        let [_, helper] = helpers[..] else {
+            panic!("two processes: {helpers:?}");
+        };
+        let pid = rustix::process::Pid::from_raw(helper.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    };
+    let (result, ()) = tokio::join!(run, kill);
+    let error = result.map(|(ran, ..)| ran).unwrap_err();
+    assert!(matches!(error, RunnerError::Abandoned(_)), "{error}");
+    assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
+    let said = machine.run("echo again", |_| {}).await.unwrap();
+    assert_eq!(said.stdout, "again\n");
+}
+
+/// Prints what a trivial step costs with each runner; asserts nothing about it.
+#[tokio::test]
+#[ignore = "it measures: cargo test -p buildyard-worker the_price_of_a_step -- --ignored --nocapture"]
+async fn the_price_of_a_step() {
+    const STEPS: usize = 30;
+    let choices = [
+        RunnerChoice::Program("runc".to_owned()),
+        RunnerChoice::Native,
+    ];
+    let machines = choices.each_ref().map(Machine::with);
+    let mut taken = [Vec::new(), Vec::new()];
+    for _ in 0..STEPS {
+        for (machine, taken) in machines.iter().zip(&mut taken) {
+            let chain = [machine.busybox()];
+            let upper = machine.snapshots.new_upper(&chain).unwrap();
+            let spec = machine.spec(&chain, &upper, "true");
+            let begun = std::time::Instant::now();
+            let (ran, ..) = machine
+                .run_spec(spec, CancellationToken::new())
+                .await
+                .unwrap();
+            taken.push(begun.elapsed());
+            assert_eq!(ran.exit, Exit::Code(0));
+        }
+    }
+    for (choice, taken) in choices.iter().zip(&mut taken) {
+        taken.sort();
+        let (least, median, most) = (taken[0], taken[STEPS / 2], taken[STEPS - 1]);
+        println!("{choice:?}: least {least:.1?}, median {median:.1?}, most {most:.1?}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::emulation::{
     EmulationConfig, Emulator, EmulatorKind, Platforms, probe as probe_platforms,
 };
 use crate::network::{PrivateNetwork, StepNetwork};
-use crate::runner::{Limits, OciRuntime, OciRuntimeConfig, check_memory_groups};
+use crate::runner::{Limits, RunnerChoice, Runners, check_memory_groups};
 use crate::snapshots::{self, Snapshotter, SnapshotterChoice, probe as probe_snapshots};
 
 /// How to set the machine up.
@@ -28,12 +28,14 @@ pub(in crate::agent) struct ExecutorConfig {
     pub(in crate::agent) allow_host_binfmt: bool,
     /// Most memory of one step, in bytes.
     pub(in crate::agent) step_memory: Option<u64>,
+    /// What steps are run by.
+    pub(in crate::agent) runner: RunnerChoice,
 }
 
 /// What steps are run with.
 pub(in crate::agent) struct Executor {
     pub(super) snapshots: Arc<dyn Snapshotter>,
-    pub(super) runner: Arc<OciRuntime>,
+    pub(super) runner: Arc<Runners>,
     pub(super) caches: Caches,
     pub(super) limits: Limits,
     platforms: Platforms,
@@ -58,10 +60,7 @@ impl Executor {
         }
         let snapshots = snapshots::choose(config.snapshotter, &config.data, &config.flats)
             .map_err(anyhow::Error::from_boxed)?;
-        let runner = OciRuntime::open(OciRuntimeConfig {
-            program: "runc".to_owned(),
-            dir: config.data.join("run"),
-        })?;
+        let runner = Runners::open(&config.runner, &config.data.join("run"))?;
         let search = std::env::var_os("PATH")
             .map(|path| std::env::split_paths(&path).collect())
             .unwrap_or_default();
@@ -70,7 +69,10 @@ impl Executor {
             register_on_host: config.allow_host_binfmt,
             disabled: false,
         };
-        let platforms = probe_platforms(&emulation);
+        let mut platforms = probe_platforms(&emulation);
+        if !runner.enters_user_namespaces() {
+            platforms.without_user_namespaces();
+        }
         for problem in &platforms.problems {
             tracing::warn!(problem, "a platform cannot be emulated");
         }
