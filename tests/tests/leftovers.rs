@@ -49,15 +49,24 @@ fn kill_amid_a_step(farm: &mut Farm) -> (Mark, [String; 2]) {
     assert_eq!(is_there(&network), BOTH);
     farm.server.kill();
     build.finish().fails();
-    assert!(held.is_running());
     (held, network)
 }
 
 #[test]
+fn a_killed_servers_steps_end_with_it() {
+    let mut farm = Farm::serving(&Serve::up().args(&["--runner", "native"]));
+    let (held, _network) = kill_amid_a_step(&mut farm);
+    held.wait_ended();
+    let data = farm.server.data().join("worker");
+    assert_eq!(mounts_below(&data), Vec::<String>::new());
+}
+
+#[test]
 fn a_server_that_is_started_again_ends_what_its_killed_process_left() {
-    let serve = Serve::up();
+    let serve = Serve::up().args(&["--runner", "runc"]);
     let mut farm = Farm::serving(&serve);
     let (held, network) = kill_amid_a_step(&mut farm);
+    assert!(held.is_running(), "a runtime program knows no owner");
     let data = farm.server.data().join("worker");
     let containers = containers_of(&data);
     assert_eq!(containers.len(), 1, "{containers:?}");
