@@ -396,6 +396,8 @@ mod tests {
             "3",
             "--step-memory",
             "2G",
+            "--snapshotter",
+            "auto",
         ];
         let ServeCommand::Worker(args) = Line::try_parse_from(line).unwrap().command else {
             panic!("not a worker")
@@ -409,6 +411,7 @@ mod tests {
             ]
         );
         assert_eq!((offer.slots, offer.step_memory), (Some(3), Some(2 << 30)));
+        assert_eq!(offer.snapshotter, SnapshotterChoice::Auto);
     }
 
     #[test]
