@@ -1,11 +1,15 @@
 //! Debian's `docker-registry` (the CNCF's distribution) at a free port.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::tokens::{TokenRequest, TokenServer};
-use crate::{Process, Scratch, free_port, programs, server};
+use crate::{Process, Scratch, free_port, programs, server, wait_for};
+
+/// How long it may take to start, or to write a line.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Who may use a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,7 @@ impl Registry {
         ];
         let mut process = Process::start("registry", &words, &[], file("log"));
         let up = || matches!(server::get(port, "/v2/"), Some(200 | 401));
-        process.wait_ready(Duration::from_secs(20), up);
+        process.wait_ready(SOON, up);
         Self {
             process,
             tokens,
@@ -110,12 +114,25 @@ impl Registry {
             .requests()
     }
 
-    /// How many requests it answered whose line in the access log has all these parts, e.g. `["\"PUT ", "/manifests/"]`.
+    /// How many requests it has answered by now whose line in the access log has all these parts, e.g.
+    /// `["\"PUT ", "/manifests/"]`.
     pub fn requests(&self, parts: &[&str]) -> usize {
+        self.wait_written();
         let log = self.process.log();
         let hit =
             |line: &&str| line.contains("HTTP/") && parts.iter().all(|part| line.contains(part));
         log.lines().filter(hit).count()
+    }
+
+    /// It writes its log after it has answered: waits until the line of a request of our own is there, behind all others.
+    fn wait_written(&self) {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let number = ASKED.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/v2/written-{number}/tags/list");
+        if server::get(self.port, &path).is_some() {
+            let written = || self.process.log().contains(&path).then_some(());
+            wait_for("the registry's log", SOON, written);
+        }
     }
 
     /// Leaves nothing but the first `bytes` bytes of a blob, as a full disk or a crash may have. Returns how many it had.

@@ -230,6 +230,11 @@ impl Server {
         get(self.port(), path)
     }
 
+    /// The answer to a plain HTTP request, with its head.
+    pub fn page(&self, path: &str) -> Option<String> {
+        answer(self.port(), path)
+    }
+
     /// Waits until a worker is connected, or, with `connected` false, until none is.
     pub fn wait_workers(&mut self, connected: bool) {
         let port = self.port();
@@ -269,12 +274,19 @@ impl Server {
 
 /// The status of `GET path` at a port of loopback; none when nobody answers.
 pub(crate) fn get(port: u16, path: &str) -> Option<u16> {
+    answer(port, path)?.split(' ').nth(1)?.parse().ok()
+}
+
+/// The beginning of the answer to it.
+fn answer(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .ok()?;
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer).ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
+    stream.take(64 << 10).read_to_string(&mut answer).ok()?;
+    Some(answer)
 }

@@ -42,7 +42,7 @@ fn only_clients_with_a_certificate_are_let_in() {
     let https = farm.https();
     let list = [&["workers", "--builder", &https][..], &flags].concat();
     let joined = || farm.cli(&list).contains("w1").then_some(());
-    buildyard_tests::wait_for("the worker", std::time::Duration::from_secs(30), joined);
+    buildyard_tests::wait_for("the worker", std::time::Duration::from_secs(60), joined);
 
     let buildx = Buildx::with_options(&farm.endpoint(), &[&certificates.driver_options("client")]);
     buildx.build(&self_contained(), &[]).succeeds();

@@ -114,12 +114,12 @@ fn an_interrupted_build_ends_with_130_and_is_recorded() {
     .expect("starting buildyard");
     let builds = || server.cli(&["builds"]);
     let running = || server.log().contains("a job has a worker").then_some(());
-    wait_for("the step to run", Duration::from_secs(30), running);
+    wait_for("the step to run", Duration::from_secs(60), running);
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     kill_process(pid.expect("a child has a pid"), Signal::INT).expect("interrupting it");
     assert_eq!(child.wait().expect("its end").code(), Some(130));
     let ended = || builds().contains("canceled").then_some(());
-    wait_for("the record", Duration::from_secs(20), ended);
+    wait_for("the record", Duration::from_secs(60), ended);
     let list = builds();
     let id = list.lines().nth(1).and_then(|line| line.split(' ').next());
     let shown = server.cli(&["builds", "show", id.expect("one build")]);

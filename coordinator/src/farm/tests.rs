@@ -220,7 +220,7 @@ async fn a_stopping_worker_keeps_its_step_and_gives_its_job_back() {
 #[tokio::test]
 async fn a_name_belongs_to_the_process_that_is_heard_from() {
     let mut config = quick();
-    config.heartbeat = Duration::from_millis(200);
+    config.heartbeat = Duration::from_secs(2);
     let setup = Setup::new(config).await;
     let one = setup.worker("one", &[AMD64]).await;
     let second = setup.worker_later("one", &[AMD64]);

@@ -252,9 +252,16 @@ async fn a_chatty_step_makes_few_messages_and_live_states_arrive() {
             progress.finish(at(1001));
         })
     };
+    let begun = std::time::Instant::now();
     let rest: Vec<_> = stream.collect().await;
     teller.await.unwrap();
-    assert!(rest.len() <= 50, "{} messages for 200 lines", rest.len());
+    // One a batch, however long the lines took, and a few for the states.
+    let most = begun.elapsed().as_millis() / 50 + 10;
+    assert!(
+        rest.len() as u128 <= most,
+        "{} messages for 200 lines",
+        rest.len()
+    );
     assert_eq!(text(&rest).lines().count(), 200);
     assert!(
         vertices(&rest)

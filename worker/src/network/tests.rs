@@ -12,7 +12,7 @@ use super::*;
 use crate::emulation::{EmulationConfig, EmulatorKind, probe};
 use crate::runner::Exit;
 use crate::snapshots::Snapshotter;
-use crate::testing::{Machine, Said, arm64_busybox, fill_with_busybox};
+use crate::testing::{DEADLINE, Machine, Said, arm64_busybox, fill_with_busybox};
 
 /// A machine with a network namespace as its host's, and another one as the world outside, with a server on 192.0.2.10
 /// that says whom it sees.
@@ -215,10 +215,7 @@ fn networks_are_held_ready_once_a_step_has_asked() {
 fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !reached() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "waited for {what}"
-        );
+        assert!(begun.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

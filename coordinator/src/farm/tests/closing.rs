@@ -12,6 +12,8 @@ use super::parts::{Fake, Setup};
 /// Nothing here may depend on these running out.
 fn patient() -> FarmConfig {
     FarmConfig {
+        heartbeat: Duration::from_secs(60),
+        claim_ttl: Duration::from_secs(600),
         worker_grace: Duration::from_secs(60),
         settle_within: Duration::from_secs(60),
         ..FarmConfig::default()

@@ -17,7 +17,7 @@ use crate::SessionError;
 use crate::go_mode;
 use crate::testing::{Files, Packs, packet, stat_packet};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn file(path: &str, content: &[u8], mod_time: i64) -> (Stat, Vec<u8>) {
     let size = content.len() as i64;
