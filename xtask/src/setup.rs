@@ -24,6 +24,11 @@ const INSTALLED: [(&str, &str); 12] = [
     ("zstd", "zstd"),
 ];
 
+/// The packages of [`INSTALLED`].
+pub(crate) fn packages() -> Vec<&'static str> {
+    INSTALLED.map(|(_, package)| package).into()
+}
+
 /// Debian's testing suite; it has a docker-buildx that is new enough, which needs nothing but libc.
 const TESTING: &str = "testing";
 

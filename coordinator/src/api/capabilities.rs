@@ -61,7 +61,6 @@ const GATEWAY: &[&str] = &[
     "returnmap",
     "proto.refarray",
     "reference.output",
-    "frontend.inputs",
     "frontend.caps",
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
@@ -100,6 +99,7 @@ mod tests {
             "exporter.image.attestations",
             "reference.attestations",
             "gateway.exec",
+            "frontend.inputs",
             "history.filter",
         ] {
             assert!(!all.contains(&&id), "{id}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -64,19 +64,6 @@ impl Address {
                 Ok(address) => address.ip().is_loopback(),
                 Err(_) => address.starts_with("localhost:"),
             },
-        }
-    }
-
-    /// This address as one that can be dialled: `0.0.0.0` becomes loopback.
-    pub fn dialable(&self) -> Self {
-        match self {
-            Self::Tcp(text) => match text.parse::<SocketAddr>() {
-                Ok(address) if address.ip().is_unspecified() => Self::Tcp(
-                    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()).to_string(),
-                ),
-                _ => self.clone(),
-            },
-            Self::Unix(_) => self.clone(),
         }
     }
 

@@ -240,13 +240,7 @@ impl Builder {
     }
 }
 
-impl Output {
-    /// Another output of the same node.
-    #[must_use]
-    pub fn with_index(self, index: u32) -> Self {
-        Self { index, ..self }
-    }
-}
+impl Output {}
 
 /// A definition in the making.
 struct Marshal<'a> {

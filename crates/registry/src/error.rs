@@ -67,7 +67,7 @@ pub enum RegistryError {
     },
     /// The registry's certificate isn't trusted, or the handshake failed.
     #[error(
-        "{what}: no trusted TLS connection to {host}: {cause}; give its CA in the configuration (registry.ca-file) or set registry.insecure"
+        "{what}: no trusted TLS connection to {host}: {cause}; add its CA to the certificates that the coordinator's machine trusts, or set registry.insecure=true on the output"
     )]
     Tls {
         /// What was asked for.

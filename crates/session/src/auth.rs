@@ -1,24 +1,19 @@
 //! Registry credentials and tokens, asked of the client (`session/auth` in BuildKit).
 //!
 //! Two ways. A client that serves `FetchToken` gets tokens itself and keeps its password; one that doesn't hands out
-//! the credentials. Token authorities (`GetTokenAuthority`) let several sessions prove that they hold the same
-//! password; a coordinator that makes its registry client per build has no use for the proof, but the calls are here
-//! because a client without `FetchToken` for a host says so there.
+//! the credentials. Token authorities, by which several sessions prove that they hold the same password, are not asked for: a
+//! coordinator makes its registry client per build.
 
 use std::fmt;
 
 use bollard_buildkit_proto::moby::filesync::v1::auth_client::AuthClient;
-use bollard_buildkit_proto::moby::filesync::v1::{
-    CredentialsRequest, FetchTokenRequest, GetTokenAuthorityRequest, VerifyTokenAuthorityRequest,
-};
+use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, FetchTokenRequest};
 use tonic::Code;
 
 use crate::{Session, SessionError};
 
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";
-const AUTHORITY: &str = "/moby.filesync.v1.Auth/GetTokenAuthority";
-const VERIFY: &str = "/moby.filesync.v1.Auth/VerifyTokenAuthority";
 
 /// A registry account. With an empty name the secret is an identity (refresh) token.
 #[derive(Clone, PartialEq, Eq)]
@@ -127,62 +122,6 @@ impl Session {
                     issued_at: answer.issued_at,
                 }))
             }
-            Err(err) => absent(err),
-        }
-    }
-
-    /// The public key (Ed25519) with which the client proves that it holds the password for `host`; `None` where the
-    /// client has no account there, or no such thing.
-    pub async fn token_authority(
-        &self,
-        host: &str,
-        salt: &[u8],
-    ) -> Result<Option<Vec<u8>>, SessionError> {
-        if !self.supports(AUTHORITY) {
-            return Ok(None);
-        }
-        let mut client = AuthClient::new(self.channel());
-        let call = client.get_token_authority(GetTokenAuthorityRequest {
-            host: host.to_owned(),
-            salt: salt.to_vec(),
-        });
-        match self
-            .call(
-                &format!("asking the client for its token authority at {host}"),
-                call,
-            )
-            .await
-        {
-            Ok(answer) => Ok(Some(answer.into_inner().public_key).filter(|key| !key.is_empty())),
-            Err(err) => absent(err),
-        }
-    }
-
-    /// `payload`, signed with the key of [`Session::token_authority`] (NaCl `sign`: signature, then message).
-    pub async fn sign_with_authority(
-        &self,
-        host: &str,
-        payload: &[u8],
-        salt: &[u8],
-    ) -> Result<Option<Vec<u8>>, SessionError> {
-        if !self.supports(VERIFY) {
-            return Ok(None);
-        }
-        let mut client = AuthClient::new(self.channel());
-        let (payload, salt) = (payload.to_vec(), salt.to_vec());
-        let call = client.verify_token_authority(VerifyTokenAuthorityRequest {
-            host: host.to_owned(),
-            payload,
-            salt,
-        });
-        match self
-            .call(
-                &format!("asking the client to prove its account at {host}"),
-                call,
-            )
-            .await
-        {
-            Ok(answer) => Ok(Some(answer.into_inner().signed)),
             Err(err) => absent(err),
         }
     }

@@ -132,7 +132,7 @@ pub fn probe(config: &EmulationConfig) -> Platforms {
     if config.register_on_host {
         on_the_host(left, &mut platforms);
     } else {
-        let words = "the worker may register it with the machine only where that is allowed (--register-emulators)";
+        let words = "the worker may register it with the machine only where that is allowed (--allow-host-binfmt)";
         let problem = |(architecture, _): &(&Architecture, PathBuf)| {
             format!("{} is not used: {words}", architecture.emulator)
         };

@@ -1,8 +1,8 @@
 //! Running one container for one step.
 //!
 //! A [`Runner`] takes a [`ContainerSpec`] (what to mount, what to start, with which rights) and runs it to its end. It
-//! knows nothing of LLB, caches or layers: `exec` makes the specification. [`OciRuntime`] does it with `runc` (or another
-//! program with its command line), [`Scripted`] plays a given part in tests.
+//! knows nothing of LLB, caches or layers: `exec` makes the specification. [`Native`] does it by itself, [`OciRuntime`] with
+//! `runc` (or another program with its command line); [`Runners`] says who runs which step.
 //!
 //! What holds for every run, however it ends (exit, cancellation, a dropped future, a panic): no process of the container
 //! and no mount is left, and what the step wrote stays in its upper directory.
@@ -25,7 +25,6 @@ mod probe;
 #[cfg(test)]
 mod same;
 mod scoped;
-mod scripted;
 mod seccomp;
 mod spec;
 mod stage;
@@ -41,7 +40,6 @@ pub use config::DEFAULT_CAPABILITIES;
 pub use native::{Native, STEP_HELPER, step_helper};
 pub use oci::{OciRuntime, OciRuntimeConfig};
 pub use output::{Chunk, OutputLimits, StepIo, Stream};
-pub use scripted::Scripted;
 pub use spec::{
     ContainerMount, ContainerSource, ContainerSpec, IdMapping, Limits, Process, Rlimit, Security,
     User, UserNamespace,

@@ -22,9 +22,10 @@ impl Os {
         let os = Self::parse(&text).with_context(|| format!("{path} names no release"))?;
         if !["debian", "ubuntu"].contains(&os.id.as_str()) {
             bail!(
-                "the set-up knows Debian and Ubuntu, this is {:?}: install runc, qemu-user-static, a static busybox, \
-                 docker-registry, skopeo, umoci, iproute2, iptables and docker-buildx yourself",
-                os.id
+                "the set-up knows Debian and Ubuntu, this is {:?}: install what Debian calls {}, docker-registry and \
+                 docker-buildx yourself",
+                os.id,
+                crate::setup::packages().join(", ")
             );
         }
         Ok(os)
