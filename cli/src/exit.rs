@@ -57,7 +57,12 @@ impl From<anyhow::Error> for Failure {
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         use tonic::Code;
-        let error = anyhow::anyhow!("{}", status.message());
+        let mut message = status.message().to_owned();
+        if let Some(cause) = root_cause(&status).filter(|cause| !message.contains(cause)) {
+            // The connection failed; the status says no more than that.
+            message = format!("{message}: {cause}");
+        }
+        let error = anyhow::anyhow!(message);
         match status.code() {
             Code::Unavailable
             | Code::ResourceExhausted
@@ -72,6 +77,12 @@ impl From<tonic::Status> for Failure {
             _ => Self::Asked(error),
         }
     }
+}
+
+/// The innermost error behind one, e.g. the alert of TLS behind "transport error"; none where there is nothing behind it.
+pub fn root_cause(error: &dyn std::error::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.last().map(ToString::to_string)
 }
 
 #[cfg(test)]

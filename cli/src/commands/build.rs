@@ -235,6 +235,12 @@ fn failure(error: BuildError, ours: Option<String>, display: &dyn Display, farm:
         BuildError::Lost(_) => Failure::Farm(error.into()),
         BuildError::Refused(status) => {
             let context = format!("the farm at {} does not take the build", farm.target());
+            let unanswered = std::error::Error::source(&status).is_some();
+            let hint = farm.certificate_hint().filter(|_| unanswered);
+            let context = match hint {
+                Some(hint) => format!("{context} ({hint})"),
+                None => context,
+            };
             match Failure::from(status) {
                 Failure::Farm(error) | Failure::Asked(error) => {
                     Failure::Farm(error.context(context))

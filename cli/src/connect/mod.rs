@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::args::FarmArgs;
-use crate::exit::Failure;
+use crate::exit::{Failure, root_cause};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Windows for contexts and exports, which travel through one stream of this connection.
@@ -276,7 +276,23 @@ impl Farm {
         self.dial_settings()?
             .connect_with_connector(connector)
             .await
-            .map_err(|e| self.unreachable(&e))
+            .map_err(|error| ConnectError::Unreachable {
+                target: self.target.to_string(),
+                reason: root_cause(&error).unwrap_or_else(|| error.to_string()),
+                hint: self
+                    .certificate_hint()
+                    .unwrap_or_else(|| self.named_by.hint()),
+            })
+    }
+
+    /// What may be wrong when an encrypted connection ends before its first answer: servers look at a client's certificate
+    /// after the client has taken the connection for open.
+    pub fn certificate_hint(&self) -> Option<&'static str> {
+        let hint = match self.args.cert {
+            None => "if the farm asks for a certificate, give one with --cert and --key",
+            Some(_) => "the farm may not accept the certificate of --cert",
+        };
+        self.uses_tls().then_some(hint)
     }
 
     fn dial_settings(&self) -> Result<Endpoint, ConnectError> {

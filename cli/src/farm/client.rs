@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 
 use crate::connect::{ConnectError, Farm};
-use crate::exit::Failure;
+use crate::exit::{Failure, root_cause};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Logs are the largest answers.
@@ -94,7 +94,7 @@ async fn request(farm: &Farm, path: &str, what: &str) -> Result<Bytes, ApiError>
         let response = sender
             .send_request(request)
             .await
-            .map_err(|error| fail(&error))?;
+            .map_err(|error| fail(&unanswered(farm, &error)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER)
             .collect()
@@ -113,6 +113,15 @@ async fn request(farm: &Farm, path: &str, what: &str) -> Result<Bytes, ApiError>
     // the exchange, which says more.
     let (outcome, _) = tokio::join!(exchange, connection);
     outcome
+}
+
+/// Why a connection ended without an answer.
+fn unanswered(farm: &Farm, error: &hyper::Error) -> String {
+    let reason = root_cause(error).unwrap_or_else(|| error.to_string());
+    match farm.certificate_hint() {
+        Some(hint) => format!("{reason}; {hint}"),
+        None => reason,
+    }
 }
 
 fn excerpt(body: &[u8]) -> String {
