@@ -7,6 +7,7 @@
 
 #![allow(clippy::expect_used, reason = "the whole crate is test code")]
 
+mod blobs;
 mod buildx;
 mod certificates;
 pub mod compare;
@@ -27,6 +28,7 @@ mod server;
 mod tokens;
 mod wait;
 
+pub use blobs::is_gzip;
 pub use buildx::{Buildx, Outcome};
 pub use certificates::Certificates;
 pub use context::Context;

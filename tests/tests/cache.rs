@@ -31,6 +31,15 @@ fn a_cached_build_needs_no_worker() {
 
     worker.stop();
     coordinator.wait_workers(false);
+    // What buildx asks before it builds: a farm does not lose a platform because a machine is away.
+    let builder = buildx.run(&["inspect"]).succeeds().stdout;
+    let platforms = builder.lines().find(|line| line.starts_with("Platforms:"));
+    for platform in PLATFORMS.split(',') {
+        assert!(
+            platforms.is_some_and(|line| line.contains(platform)),
+            "{builder}"
+        );
+    }
     let other = Registry::start();
     let second = format!("{}/elsewhere/app:2", other.host());
     let outcome = buildx
@@ -52,8 +61,13 @@ fn the_same_build_pushed_again_uploads_nothing() {
     let context = context(&base);
     let buildx = Buildx::new(&farm.endpoint());
     let name = format!("{}/app:1", registry.host());
+    let cached = ["--platform", PLATFORMS, "-o", "type=cacheonly"];
+    buildx.build(&context, &cached).succeeds();
+    // Layers are compressed for those who ask for it; nobody has.
+    assert_eq!(farm.gzip_blobs(), 0);
     let args = ["--platform", PLATFORMS, "--push", "-t", &name];
     buildx.build(&context, &args).succeeds();
+    assert!(farm.gzip_blobs() > 0);
     let uploads = || {
         registry.requests(&["\"PUT ", "/blobs/uploads/"])
             + registry.requests(&["\"POST ", "/blobs/uploads/"])

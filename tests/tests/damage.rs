@@ -1,29 +1,13 @@
 //! Promise: what is damaged on the coordinator's disk is made again; no build fails for it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use buildyard_tests::{Farm, Image, Registry, Scratch, Serve, native_architecture};
+use buildyard_tests::{
+    Farm, Image, Registry, Scratch, Serve, Server, is_gzip, native_architecture,
+};
 
 const DOCKERFILE: &str = "FROM BASE AS made\nRUN echo made > /made && head -c 300000 /dev/zero > /zeros\n\
      FROM BASE\nCOPY --from=made /made /zeros /\nCOPY file /file\nRUN cat /made /file > /both\n";
-
-/// Every blob below a folder.
-fn blobs(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).expect("a folder").flatten() {
-        let path = entry.path();
-        match path.is_dir() {
-            true => found.extend(blobs(&path)),
-            false => found.push(path),
-        }
-    }
-    found
-}
-
-fn is_gzip(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x1f, 0x8b])
-}
 
 /// What may have happened to a file.
 const DAMAGES: [fn(&mut Vec<u8>); 3] = [
@@ -36,9 +20,9 @@ const DAMAGES: [fn(&mut Vec<u8>); 3] = [
 ];
 
 /// Damages all encodings of layers, or everything else: tables of contents.
-fn damage(server_data: &Path, encodings: bool, how: fn(&mut Vec<u8>)) {
+fn damage(server: &Server, encodings: bool, how: fn(&mut Vec<u8>)) {
     let mut damaged = 0;
-    for path in blobs(&server_data.join("blobs")) {
+    for path in server.blobs() {
         let mut bytes = fs::read(&path).expect("a blob");
         if is_gzip(&bytes) == encodings {
             how(&mut bytes);
@@ -66,14 +50,14 @@ fn survives(encodings: bool) {
     push(&farm, &farm.name("out:0"));
     for (number, how) in DAMAGES.into_iter().enumerate() {
         assert!(farm.server.stop().success());
-        damage(&farm.server.data(), encodings, how);
+        damage(&farm.server, encodings, how);
         farm.server = serve.start();
         // The registry has nothing of it, so every byte is needed.
         let name = format!("{}/out{number}:1", other.host());
         push(&farm, &name);
         check(&format!("docker://{name}"));
         assert!(farm.server.stop().success());
-        damage(&farm.server.data(), encodings, how);
+        damage(&farm.server, encodings, how);
         farm.server = serve.start();
         let file = folder.path().join(format!("{number}.tar"));
         let archive = format!("type=oci,dest={}", file.display());

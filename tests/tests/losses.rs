@@ -1,6 +1,7 @@
-//! Promise: a build survives the loss of a worker; a lost client ends its build, and nothing else.
+//! Promise: a build survives the loss or the stop of a worker; a lost client ends its build, and nothing else.
 
 use buildyard_tests::{Buildx, Farm, Image, Mark, Running, Serve, Server, native_architecture};
+use rustix::process::Signal;
 
 fn worker(farm: &Farm, name: &str) -> Server {
     farm.worker(name, &format!("linux/{}", native_architecture()))
@@ -36,6 +37,9 @@ impl Two {
 /// What the server writes when a build has ended without success.
 const GIVEN_UP: &str = "build failed";
 
+/// What the server writes when a job goes to a worker.
+const HANDED_OUT: &str = "a job has a worker";
+
 #[test]
 fn a_killed_worker_costs_its_step_and_nothing_that_was_finished() {
     let farm = Farm::serving(&Serve::coordinator());
@@ -65,6 +69,47 @@ fn a_killed_worker_costs_its_step_and_nothing_that_was_finished() {
     );
     assert_eq!((earlier.runs(&[&one]), earlier.runs(&[&two])), (1, 0));
     assert_eq!((held.runs(&[&one]), held.runs(&[&two])), (1, 1));
+}
+
+#[test]
+fn a_worker_that_is_stopped_ends_its_step_within_its_grace_and_the_step_is_not_run_again() {
+    let farm = Farm::serving(&Serve::coordinator());
+    let native = format!("linux/{}", native_architecture());
+    let mut one = Serve::worker(&farm.server.url(), "one")
+        .grace(600)
+        .args(&["--platforms", &native])
+        .start();
+    farm.wait_connected("one");
+    let held = Mark::new();
+    let context = farm.context(&format!(
+        "FROM BASE\n{}\n",
+        held.run_held("echo done > /done")
+    ));
+    let name = farm.name("stopped:1");
+    let build = farm.buildx.start(&context, &["--push", "-t", &name]);
+    held.wait_runs(&[&one], 1);
+    let two = worker(&farm, "two");
+    let page = farm.server.page("/metrics").expect("the farm's state");
+    let workers = format!("\nbuildyard_workers_connected{{platform=\"{native}\"}} 2\n");
+    assert!(
+        page.contains(&workers) && page.contains("\nbuildyard_builds_running 1\n"),
+        "{page}"
+    );
+
+    let jobs = farm.logged(HANDED_OUT);
+    one.process().signal(Signal::TERM);
+
+    // The build goes on elsewhere, where the step is waited for.
+    farm.wait_logged(HANDED_OUT, jobs + 1);
+    assert!(held.is_running());
+    held.let_go(&one);
+    build.finish().succeeds();
+    assert!(one.stop().success(), "{}", one.log());
+    assert_eq!((held.runs(&[&one]), held.runs(&[&two])), (1, 0));
+    assert_eq!(
+        Image::pull(&name, native_architecture()).text("done"),
+        "done\n"
+    );
 }
 
 #[test]

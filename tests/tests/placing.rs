@@ -61,6 +61,24 @@ fn each_step_says_whether_it_was_emulated_in_progress_and_in_the_record() {
         _ => "emulated",
     });
     assert_eq!(recorded, expected);
+
+    // Who watches the farm sees the same: a worker for each platform, and that no build is under way any more.
+    let page = wait_for("the end of the build", Duration::from_secs(60), || {
+        let page = farm.page("/metrics")?;
+        page.contains("\nbuildyard_builds_running 0\n")
+            .then_some(page)
+    });
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    let head = page.to_lowercase();
+    assert!(
+        head.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"),
+        "{page}"
+    );
+    for platform in PLATFORMS.split(',') {
+        let line = format!("\nbuildyard_workers_connected{{platform=\"{platform}\"}} 1\n");
+        assert!(page.contains(&line), "{page}");
+    }
+    assert!(page.ends_with("\n# EOF\n"), "{page}");
 }
 
 #[test]

@@ -91,12 +91,18 @@ fn a_restart_keeps_the_cache_and_the_history() {
     let serve = Serve::up();
     let mut farm = Farm::serving(&serve);
     let mark = Mark::new();
-    let context = farm.context(&format!("FROM BASE\nCOPY file /\n{}\n", mark.run("true")));
+    let said = mark.run("echo the answer is $((6 * 7))");
+    let context = farm.context(&format!("FROM BASE\nCOPY file /\n{said}\n"));
     let name = farm.name("kept:1");
     let args = ["--platform", PLATFORMS, "--push", "-t", &name];
     farm.buildx.build(&context, &args).succeeds();
     let mut before = newest(&farm);
     assert_eq!(before["outcome"], "succeeded", "{before}");
+    let first = before["id"].as_str().expect("its id").to_owned();
+    let logs = |farm: &Farm| farm.server.cli(&["builds", "logs", &first]);
+    let output = logs(&farm);
+    // Once for each platform.
+    assert_eq!(output.matches("the answer is 42").count(), 2, "{output}");
     for kill in [false, true] {
         if kill {
             farm.server.kill();
@@ -105,6 +111,7 @@ fn a_restart_keeps_the_cache_and_the_history() {
         }
         farm.server = serve.start();
         assert_eq!(newest(&farm), before);
+        assert_eq!(logs(&farm), output);
         let again = farm.buildx.build(&context, &args).succeeds();
         assert!(again.executed().is_empty(), "{:?}", again.executed());
         assert_eq!(mark.runs(&[&farm.server]), 2);

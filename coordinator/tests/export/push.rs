@@ -254,6 +254,29 @@ async fn an_image_can_be_pushed_without_a_tag() {
 }
 
 #[tokio::test]
+async fn plain_http_elsewhere_needs_registry_insecure() {
+    let server = TestRegistry::start().await;
+    let bench = Bench::new();
+    let images = [image("linux/amd64", &[bench.layers.add(&BASE)])];
+    // The same listener by an address that doesn't look like loopback.
+    let host = server.host().replace("127.0.0.1", "0.0.0.0");
+    let name = format!("{host}/app:1");
+    let push = async |more: &[(&str, &str)]| {
+        let attrs = [&[("name", name.as_str()), ("push", "true")], more].concat();
+        bench.export("image", &attrs, &images).await
+    };
+    for refused in [&[][..], &[("registry.insecure", "false")]] {
+        let error = push(refused).await.unwrap_err().to_string();
+        let hint = format!("{host} speaks plain HTTP; set registry.insecure=true");
+        assert!(error.contains(&hint), "{error}");
+    }
+    assert!(server.manifest("app", "1").is_none());
+    let response = push(&[("registry.insecure", "true")]).await;
+    assert_eq!(response.expect("it is pushed")["image.name"], name);
+    assert!(server.manifest("app", "1").is_some());
+}
+
+#[tokio::test]
 async fn a_push_that_fails_leaves_the_name_alone() {
     let server = TestRegistry::start().await;
     let bench = Bench::new();

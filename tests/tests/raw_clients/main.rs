@@ -1,4 +1,4 @@
-//! Promise: whatever a client sends, by whatever means, it is told what was wrong, and everybody else goes on.
+//! Promise: whatever a client sends, by whatever means, is built, or it is told what was wrong, and everybody else goes on.
 //!
 //! No client is real here: these speak gRPC by hand, against a running farm.
 
@@ -13,9 +13,11 @@ use bollard_buildkit_proto::fsutil::types::packet::PacketType::{
 };
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{PingRequest, ReturnRequest};
-use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, SolveRequest, StatusRequest};
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    BytesMessage, Exporter, SolveRequest, StatusRequest,
+};
 use bollard_buildkit_proto::pb;
-use buildyard_tests::{Serve, Server, wait_for};
+use buildyard_tests::{Farm, Image, Serve, Server, native_architecture, wait_for};
 use prost::Message;
 use tonic::{Code, Request, Status};
 
@@ -45,6 +47,35 @@ async fn still_builds(server: &Server, client: &Client) {
     let session = client.session(dockerfile, context).await;
     client.build(&session).await.expect("a good build");
     assert_eq!(server.status("/livez"), Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_of_every_kind_of_operation_is_built_and_pushed() {
+    let farm = Farm::new();
+    let client = Client::connect(&farm.server.url());
+    let session = client.session(Sends::nothing(), Sends::nothing()).await;
+    let name = farm.name("graph:1");
+    let push = Exporter {
+        r#type: "image".to_owned(),
+        attrs: [("name", name.as_str()), ("push", "true")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    let request = SolveRequest {
+        r#ref: "graph".to_owned(),
+        session: session.id.clone(),
+        definition: Some(graphs::good(&farm.base, "text")),
+        exporters: vec![push],
+        ..SolveRequest::default()
+    };
+    let response = client.solve(request).await.expect("it is built");
+    assert_eq!(response.exporter_response["image.name"], name);
+    let image = Image::pull(&name, native_architecture());
+    assert_eq!(
+        (image.text("kept"), image.text("made")),
+        ("text".to_owned(), "TEXT".to_owned())
+    );
+    assert!(image.has("bin/sh") && !image.has("bin/cat"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
