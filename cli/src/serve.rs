@@ -18,6 +18,7 @@ use buildyard_worker::runner::RunnerChoice;
 use buildyard_worker::snapshots::SnapshotterChoice;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::args::FarmArgs;
 use crate::args::serve::{
@@ -83,22 +84,12 @@ async fn serve(
         tracing::info!(%address, "listening");
         println!("listening on {address}");
     }
+    // The coordinator has given the builds their time before.
+    let grace = Duration::from_secs(5);
     let config = WorkerConfig {
-        name,
-        channel: coordinator.in_process(),
-        data,
-        slots: offer.slots.unwrap_or_else(processors),
-        platforms: offer.platforms,
-        snapshotter: offer.snapshotter,
-        allow_host_network: offer.allow_host_network,
-        allow_host_binfmt: offer.allow_host_binfmt,
-        step_memory: offer.step_memory,
-        runner: offer.runner,
         shared_flats: Some(coordinator.flats()),
-        cache_limit,
-        // The coordinator has given the builds their time before.
-        grace: Duration::from_secs(5),
         registry,
+        ..offer.worker(name, coordinator.in_process(), data, cache_limit, grace)
     };
     let (stop, stop_worker) = (CancellationToken::new(), CancellationToken::new());
     let mut serving = tokio::spawn(coordinator.serve(stop.clone()));
@@ -129,22 +120,10 @@ async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data)
         .with_context(|| format!("making the data directory {}", args.data.display()))?;
     let _guard = buildyard_worker::lock(&args.data).map_err(|error| cannot_start(error.into()))?;
-    let config = WorkerConfig {
-        name: args.name.unwrap_or_else(machine_name),
-        channel: farm.lazy_channel()?,
-        data: args.data,
-        slots: offer.slots.unwrap_or_else(processors),
-        platforms: offer.platforms,
-        snapshotter: offer.snapshotter,
-        allow_host_network: offer.allow_host_network,
-        allow_host_binfmt: offer.allow_host_binfmt,
-        step_memory: offer.step_memory,
-        runner: offer.runner,
-        shared_flats: None,
-        cache_limit: args.cache_limit,
-        grace: Duration::from_secs(args.grace),
-        registry: Default::default(),
-    };
+    let name = args.name.unwrap_or_else(machine_name);
+    let grace = Duration::from_secs(args.grace);
+    let channel = farm.lazy_channel()?;
+    let config = offer.worker(name, channel, args.data, args.cache_limit, grace);
     let stop = CancellationToken::new();
     let mut working = tokio::spawn(agent::run(config, stop.clone()));
     tokio::select! {
@@ -213,6 +192,35 @@ pub struct OfferConfig {
     pub step_memory: Option<u64>,
     /// What steps are run by.
     pub runner: RunnerChoice,
+}
+
+impl OfferConfig {
+    /// A worker that offers this, apart from its coordinator's process.
+    fn worker(
+        self,
+        name: String,
+        channel: Channel,
+        data: PathBuf,
+        cache_limit: SizeLimit,
+        grace: Duration,
+    ) -> WorkerConfig {
+        WorkerConfig {
+            name,
+            channel,
+            data,
+            slots: self.slots.unwrap_or_else(processors),
+            platforms: self.platforms,
+            snapshotter: self.snapshotter,
+            allow_host_network: self.allow_host_network,
+            allow_host_binfmt: self.allow_host_binfmt,
+            step_memory: self.step_memory,
+            runner: self.runner,
+            shared_flats: None,
+            cache_limit,
+            grace,
+            registry: Default::default(),
+        }
+    }
 }
 
 /// Checks the flags of an endpoint.

@@ -1,7 +1,6 @@
-//! Promise: a server that is stopped keeps its word to the builds under way; what cannot be run is refused or waited for; what
-//! is cached needs nobody.
+//! Promise: a server that is stopped keeps its word to the builds under way; what cannot be run is refused or waited for.
 
-use buildyard_tests::{Farm, Image, Mark, Registry, Serve};
+use buildyard_tests::{Farm, Mark, Serve};
 use rustix::process::Signal;
 
 #[test]
@@ -58,27 +57,6 @@ fn a_job_waits_for_a_worker_that_is_away() {
     farm.wait_logged("waiting for one to come back", 1);
     let _back = farm.worker("one", "linux/amd64");
     waiting.finish().succeeds();
-}
-
-#[test]
-fn a_cached_build_needs_no_worker_not_even_for_another_registry() {
-    let farm = Farm::serving(&Serve::coordinator());
-    let mut one = farm.worker("one", "linux/amd64");
-    let context = farm.context("FROM BASE\nCOPY file /file\nRUN cp /file /copy\n");
-    let output = format!("type=image,name={},push=true", farm.name("cached:1"));
-    farm.buildx
-        .build(&context, &["--output", &output])
-        .succeeds();
-    assert!(one.stop().success());
-    let other = Registry::start();
-    let name = format!("{}/another:2", other.host());
-    let output = format!("type=image,name={name},push=true");
-    let again = farm
-        .buildx
-        .build(&context, &["--output", &output])
-        .succeeds();
-    assert!(again.executed().is_empty(), "{:?}", again.executed());
-    assert_eq!(Image::pull(&name, "amd64").text("copy"), "x");
 }
 
 #[test]
