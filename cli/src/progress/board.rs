@@ -39,6 +39,8 @@ pub struct Step {
     pub completed: Option<i64>,
     /// Whether the cache answered.
     pub cached: bool,
+    /// Whether an emulator runs it.
+    pub emulated: bool,
     /// Why it failed, or empty.
     pub error: String,
     /// The last lines of its output, each with its time.
@@ -149,6 +151,7 @@ impl Board {
             return;
         };
         let step = &mut self.steps[index];
+        step.emulated |= says_emulated(&status.id);
         let text = transfer_text(status);
         match step.transfers.iter_mut().find(|(id, _)| *id == status.id) {
             Some((_, old)) => old.clone_from(&text),
@@ -258,6 +261,11 @@ impl Step {
         self.tail.push_back(line.clone());
         Some(line)
     }
+}
+
+/// Whether a message tells where a step runs, as the farm words it, and that it is emulated there.
+fn says_emulated(id: &str) -> bool {
+    id.starts_with("on ") && id.contains(", emulated by ")
 }
 
 fn transfer_text(status: &VertexStatus) -> String {

@@ -32,7 +32,7 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     let mut out = String::new();
     let mut columns = 0;
     for c in visible(text) {
-        columns += if (c as u32) < 0x1100 { 1 } else { 2 };
+        columns += width_of(c);
         if columns > width {
             out.pop();
             out.push('…');
@@ -41,6 +41,15 @@ pub(super) fn fit(text: &str, width: usize) -> String {
         out.push(c);
     }
     out
+}
+
+/// The columns of a character. In doubt two: a line that is too short does no harm.
+pub(super) fn width_of(c: char) -> usize {
+    match c {
+        // Before Hangul; punctuation, arrows and signs of mathematics; lines and blocks.
+        '\0'..'\u{1100}' | '\u{1160}'..'\u{2300}' | '\u{2500}'..'\u{25a0}' => 1,
+        _ => 2,
+    }
 }
 
 /// The characters that a terminal would show: escape sequences and control characters are left out, tabs become spaces.
@@ -82,6 +91,8 @@ mod tests {
     fn lines_fit_the_terminal_and_cannot_steer_it() {
         assert_eq!(fit("abcdef", 4), "abc…");
         assert_eq!(fit("abcd", 4), "abcd");
+        assert_eq!(fit("a→b…", 4), "a→b…");
+        assert_eq!(fit("世界世", 5), "世…");
         assert_eq!(fit("a\u{1b}[31mred\u{1b}[0m\rb\tc", 80), "aredb c");
     }
 }

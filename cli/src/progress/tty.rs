@@ -1,13 +1,16 @@
 //! A view that redraws itself: finished steps scroll by as one line each, running ones stay below with their last output.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::format::{fit, seconds};
+use super::format::{fit, seconds, width_of};
 use super::{Board, Display, Step};
 use crate::buildkit::Observer;
+
+#[cfg(test)]
+mod tests;
 
 /// How many lines of output a running step shows.
 const TAIL: usize = 6;
@@ -25,7 +28,11 @@ pub struct Tty {
 impl Tty {
     /// Draws on standard error.
     pub fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        Self::on(ProgressDrawTarget::stderr())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
@@ -39,37 +46,59 @@ impl Tty {
     }
 
     fn draw(&mut self) {
-        let (columns, rows) = window();
-        for (index, step) in self.board.steps().iter().enumerate() {
-            if step.completed.is_some() && !self.scrolled[index] {
-                self.scrolled[index] = true;
-                self.bar.println(finished_line(step, columns));
-            }
+        let frame = self.frame(window(), Instant::now());
+        for line in frame.finished {
+            self.bar.println(line);
         }
-        let done = self.scrolled.iter().filter(|done| **done).count();
-        let elapsed = self.begun.elapsed().as_secs_f64();
-        let mut lines = vec![fit(
-            &format!("[+] Building {elapsed:.1}s ({done}/{})", self.board.known()),
-            columns,
-        )];
-        for (index, step) in self
-            .board
-            .steps()
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| step.completed.is_none())
-        {
-            let mut part = running_lines(step, self.seen[index], columns);
-            if lines.len() + part.len() >= rows {
-                part.truncate(1);
-            }
-            if lines.len() + part.len() < rows {
-                lines.extend(part);
-            }
-        }
-        self.bar.set_message(lines.join("\n"));
+        self.bar.set_message(frame.running.join("\n"));
         self.bar.tick();
     }
+
+    /// What a terminal of so many columns and rows shows now; each finished step is in one frame only.
+    fn frame(&mut self, (columns, rows): (usize, usize), now: Instant) -> Frame {
+        let mut finished = Vec::new();
+        for (step, scrolled) in self.board.steps().iter().zip(&mut self.scrolled) {
+            if step.completed.is_some() && !*scrolled {
+                *scrolled = true;
+                finished.push(finished_line(step, columns));
+            }
+        }
+        let elapsed = now.duration_since(self.begun).as_secs_f64();
+        let (done, known) = (self.done(), self.board.known());
+        let title = format!("[+] Building {elapsed:.1}s ({done}/{known})");
+        let mut running = vec![fit(&title, columns)];
+        let steps = self.board.steps().iter().zip(&self.seen);
+        for (step, seen) in steps.filter(|(step, _)| step.completed.is_none()) {
+            let mut part = running_lines(step, now.duration_since(*seen), columns);
+            if running.len() + part.len() >= rows {
+                part.truncate(1);
+            }
+            if running.len() + part.len() < rows {
+                running.extend(part);
+            }
+        }
+        Frame { finished, running }
+    }
+
+    /// Takes a message that came at `now`.
+    fn take(&mut self, status: &StatusResponse, now: Instant) {
+        self.board.update(status);
+        let count = self.board.steps().len();
+        self.seen.resize(count, now);
+        self.scrolled.resize(count, false);
+    }
+
+    fn done(&self) -> usize {
+        self.scrolled.iter().filter(|done| **done).count()
+    }
+}
+
+/// Lines for the terminal.
+struct Frame {
+    /// They scroll by and stay.
+    finished: Vec<String>,
+    /// They are replaced by the next frame's.
+    running: Vec<String>,
 }
 
 impl Default for Tty {
@@ -80,27 +109,24 @@ impl Default for Tty {
 
 fn finished_line(step: &Step, columns: usize) -> String {
     let mark = if step.canceled() {
-        "CANCELED"
+        "CANCELED "
     } else if !step.error.is_empty() {
-        "ERROR"
+        "ERROR "
     } else if step.cached {
-        "CACHED"
+        "CACHED "
     } else {
-        return beside(
-            &format!(" => {}", step.title()),
-            &seconds(step.duration().unwrap_or(0)),
-            columns,
-        );
+        ""
     };
+    let time = seconds(step.duration().unwrap_or(0));
     beside(
-        &format!(" => {mark} {}", step.title()),
-        &seconds(step.duration().unwrap_or(0)),
+        &format!(" => {mark}{}", step.title()),
+        &how_long(step, time),
         columns,
     )
 }
 
-fn running_lines(step: &Step, since: Instant, columns: usize) -> Vec<String> {
-    let elapsed = format!("{:.1}s", since.elapsed().as_secs_f64());
+fn running_lines(step: &Step, elapsed: Duration, columns: usize) -> Vec<String> {
+    let elapsed = how_long(step, format!("{:.1}s", elapsed.as_secs_f64()));
     let mut lines = vec![beside(&format!(" => {}", step.title()), &elapsed, columns)];
     let indent = |text: &str| fit(&format!(" => => {text}"), columns);
     lines.extend(
@@ -121,14 +147,20 @@ fn running_lines(step: &Step, since: Instant, columns: usize) -> Vec<String> {
     lines
 }
 
+/// The time, and in front of it whether that is an emulator's: there no narrow terminal cuts it off.
+fn how_long(step: &Step, time: String) -> String {
+    if step.emulated {
+        format!("emulated {time}")
+    } else {
+        time
+    }
+}
+
 /// `left` and `right` at the two ends of a line.
 fn beside(left: &str, right: &str, columns: usize) -> String {
     let room = columns.saturating_sub(right.len() + 2);
     let left = fit(left, room);
-    let used = left
-        .chars()
-        .map(|c| if (c as u32) < 0x1100 { 1 } else { 2 })
-        .sum::<usize>();
+    let used: usize = left.chars().map(width_of).sum();
     format!(
         "{left}{}{right}",
         " ".repeat(columns.saturating_sub(used + right.len() + 1))
@@ -147,10 +179,7 @@ fn window() -> (usize, usize) {
 
 impl Observer for Tty {
     fn status(&mut self, status: &StatusResponse) {
-        self.board.update(status);
-        self.seen
-            .resize_with(self.board.steps().len(), Instant::now);
-        self.scrolled.resize(self.board.steps().len(), false);
+        self.take(status, Instant::now());
     }
 
     fn tick(&mut self) {
@@ -162,10 +191,10 @@ impl Display for Tty {
     fn finish(&mut self) {
         self.draw();
         self.bar.finish_and_clear();
-        let done = self.scrolled.iter().filter(|done| **done).count();
         eprintln!(
-            "[+] Building {:.1}s ({done}/{}) finished",
+            "[+] Building {:.1}s ({}/{}) finished",
             self.begun.elapsed().as_secs_f64(),
+            self.done(),
             self.board.known()
         );
     }
