@@ -1,6 +1,10 @@
-//! Promise: of an image only what a step needs is fetched, once for all who need it, and layers side by side.
+//! Promise: of an image only what a step needs is fetched, once for all who need it, and layers side by side; a name is
+//! asked for at every build.
 
-use buildyard_tests::{Buildx, Context, PLATFORMS, Registry, Serve, inspect_raw, push_base_image};
+use buildyard_tests::{
+    Buildx, Context, Farm, Image, PLATFORMS, Registry, Serve, inspect_raw, native_architecture,
+    push_base_image,
+};
 use serde_json::Value;
 
 fn text(value: &Value) -> &str {
@@ -70,7 +74,7 @@ fn what_no_step_reads_is_not_fetched() {
 
     // A step of one platform reads the layers of that one.
     let context = Context::new(&[("Dockerfile", &format!("FROM {base}\nRUN true\n"))]);
-    let platform = format!("linux/{}", buildyard_tests::native_architecture());
+    let platform = format!("linux/{}", native_architecture());
     buildx
         .build(&context, &["--platform", &platform])
         .succeeds();
@@ -81,4 +85,50 @@ fn what_no_step_reads_is_not_fetched() {
         .succeeds();
     build(&linked, "again");
     assert_eq!(fetched(&registry, &base), counts);
+}
+
+/// Puts an image that says `word` where the tag `moving:1` points, and returns its name by digest.
+fn move_tag(farm: &Farm, word: &str) -> String {
+    let name = farm.name("moving:1");
+    let context = farm.context(&format!("FROM BASE\nRUN echo {word} > /marker\n"));
+    let about = context.path().join("about.json");
+    let about_arg = about.display().to_string();
+    let args = ["--push", "-t", &name, "--metadata-file", &about_arg];
+    farm.buildx.build(&context, &args).succeeds();
+    let about = std::fs::read(about).expect("what buildx says about the image");
+    let about: Value = serde_json::from_slice(&about).expect("JSON");
+    farm.name(&format!("moving@{}", text(&about["containerimage.digest"])))
+}
+
+/// Builds on an image and asserts what its marker says, and whether the one step was run.
+#[track_caller]
+fn expect_on(farm: &Farm, base: &str, args: &[&str], (word, runs): (&str, usize)) {
+    let name = farm.name("app:1");
+    let args = [&["--push", "-t", &name], args].concat();
+    let dockerfile = format!("FROM {base}\nRUN cat /marker > /seen\n");
+    let outcome = farm.build(&dockerfile, &args).succeeds();
+    assert_eq!(outcome.executed().len(), runs, "{}", outcome.stderr);
+    let seen = Image::pull(&name, native_architecture()).text("seen");
+    assert_eq!(seen, format!("{word}\n"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_moved_tag_is_seen_by_the_next_build_and_a_digest_stays() {
+    let farm = Farm::new();
+    let tag = farm.name("moving:1");
+    let first = move_tag(&farm, "one");
+    expect_on(&farm, &tag, &[], ("one", 1));
+    expect_on(&farm, &tag, &["--pull"], ("one", 0));
+
+    let second = move_tag(&farm, "two");
+    assert_ne!(first, second);
+    expect_on(&farm, &tag, &[], ("two", 1));
+    expect_on(&farm, &tag, &[], ("two", 0));
+
+    move_tag(&farm, "three");
+    expect_on(&farm, &tag, &["--pull"], ("three", 1));
+
+    // These were built before, under the tag.
+    expect_on(&farm, &first, &[], ("one", 0));
+    expect_on(&farm, &second, &["--pull"], ("two", 0));
 }
