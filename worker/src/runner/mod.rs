@@ -15,9 +15,13 @@ mod choice;
 mod config;
 #[cfg(test)]
 mod dispatch;
+#[cfg(test)]
+mod frozen;
 mod native;
 mod oci;
 mod output;
+#[cfg(test)]
+mod outside;
 mod prepare;
 pub(crate) mod private;
 #[cfg(test)]

@@ -78,7 +78,8 @@ const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
 /// Which socket families are allowed: all that there are but `AF_ALG` (38) and `AF_VSOCK` (40). They are named one by one: a
-/// filter compares 64 bits and the kernel looks at 32, so "greater than 40" would let 38 pass with a high bit set.
+/// filter compares 64 bits and the kernel looks at 32, so "greater than 40" would let 38 pass with a high bit set. Programs of
+/// 32-bit x86 have `socketcall` beside it, whose arguments no filter sees; without it those of the GNU C library have no network.
 const FAMILIES: [(&str, u64); 7] = [
     ("SCMP_CMP_LT", 38),
     ("SCMP_CMP_EQ", 39),

@@ -124,15 +124,21 @@ async fn more_processes_than_allowed_are_refused() {
 /// The hidden command of this test program that runs a step for ever.
 pub(super) const DOOMED: &str = "doomed-worker";
 
-/// Is a worker with one step, in the directory and with the command that the arguments say.
+/// Is a worker with one step, in the directory and with the command that the arguments say; `insecure` as a third one gives
+/// it all rights.
 pub(super) fn be_doomed(arguments: &[OsString]) {
-    let [dir, script] = arguments else {
+    let [dir, script, security @ ..] = arguments else {
         panic!("a directory and a script are needed");
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let machine = Machine::at(Path::new(dir), &RunnerChoice::Native);
-        machine.run(script.to_str().unwrap(), |_| {}).await.unwrap();
+        let change = |spec: &mut ContainerSpec| {
+            if security == ["insecure"] {
+                spec.security = Security::Insecure;
+            }
+        };
+        machine.run(script.to_str().unwrap(), change).await.unwrap();
     });
 }
 
@@ -238,6 +244,23 @@ async fn a_lost_helper_loses_its_steps_and_the_next_one_gets_a_new_one() {
     assert_eq!(processes(&format!("sleep\0{mark}\0")), 0);
     let said = machine.run("echo again", |_| {}).await.unwrap();
     assert_eq!(said.stdout, "again\n");
+}
+
+#[tokio::test]
+async fn a_command_that_may_open_no_more_files_starts() {
+    let machine = Machine::with(&RunnerChoice::Native);
+    let said = machine
+        .run("echo started; exec 9< /dev/null", |spec| {
+            spec.process.rlimits = vec![Rlimit {
+                name: "nofile".to_owned(),
+                soft: 3,
+                hard: 3,
+            }];
+        })
+        .await
+        .unwrap();
+    assert_eq!(said.stdout, "started\n", "{}", said.stderr);
+    assert_ne!(said.ran.exit, Exit::Code(0));
 }
 
 /// Prints what a trivial step costs with each runner; asserts nothing about it.

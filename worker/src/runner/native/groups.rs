@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -111,14 +111,28 @@ impl Hierarchies {
             .chain(&self.unified)
     }
 
-    /// Kills what is left in the groups `path` of an earlier process, and removes them.
-    pub(super) fn sweep(&self, path: &str) {
+    /// Kills what is left in the groups `path` of an earlier process, and removes them. Whether they are gone.
+    pub(super) fn sweep(&self, path: &str) -> bool {
+        self.kill(path);
+        let dirs: Vec<PathBuf> = self.places().map(|place| below(place, path)).collect();
+        for dir in dirs.iter().filter(|dir| dir.exists()) {
+            remove(dir);
+        }
+        !dirs.iter().any(|dir| dir.exists())
+    }
+
+    /// Kills all processes in the groups `path`, also frozen ones.
+    pub(super) fn kill(&self, path: &str) {
         for place in self.places() {
-            let dir = below(place, path);
-            if dir.exists() {
-                kill(&dir);
-                remove(&dir);
-            }
+            kill(&below(place, path));
+        }
+        self.thaw(path);
+    }
+
+    /// See [`thaw`].
+    pub(super) fn thaw(&self, path: &str) {
+        for place in self.places() {
+            thaw(&below(place, path));
         }
     }
 }
@@ -211,6 +225,11 @@ impl<'a> Groups<'a> {
         Some(below(&hierarchy.mounted_at, &self.path))
     }
 
+    /// Kills all processes in them, also frozen ones.
+    pub(super) fn kill(&self) {
+        self.hierarchies.kill(&self.path);
+    }
+
     /// The group that counts memory.
     pub(super) fn memory(&self) -> Option<PathBuf> {
         self.of("memory")
@@ -295,12 +314,21 @@ fn kill(dir: &Path) {
         let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         let pids = list.lines().filter_map(|line| line.parse().ok());
         for pid in pids.filter_map(Pid::from_raw) {
-            tracing::info!(
-                pid = pid.as_raw_nonzero(),
-                "killing a step's process that an earlier worker left behind"
-            );
+            tracing::info!(pid = pid.as_raw_nonzero(), "killing what is left of a step");
             // It fails only if the process has ended.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Lets what is frozen in a group and in those below it go on. A step with all rights may freeze itself, and what is frozen
+/// by a v1 group does not end though it was killed. To be called after that: then it gets to do nothing but end.
+pub(super) fn thaw(dir: &Path) {
+    for group in groups_below(dir) {
+        for (file, running) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            // Most hierarchies have neither, and the group may be gone.
+            let opened = OpenOptions::new().write(true).open(group.join(file));
+            let _ = opened.and_then(|mut file| file.write_all(running.as_bytes()));
         }
     }
 }

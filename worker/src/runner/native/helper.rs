@@ -5,15 +5,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::message::READY;
 use super::{STEP_HELPER, sys};
 use crate::runner::private;
 
-/// How long a helper may take to be ready.
+/// How long a helper may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A step helper that is ready for plans. It ends, and all containers of it, when this is dropped.
@@ -58,9 +60,7 @@ impl Helper {
 
     fn await_ready(&self) -> io::Result<()> {
         let control = self.control()?;
-        let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
-        let mut polled = [PollFd::from_borrowed_fd(control, PollFlags::IN)];
-        if poll(&mut polled, Some(&patience))? == 0 {
+        if !readable_within(control, PATIENCE)? {
             let text = format!(
                 "the step helper was not ready after {} s",
                 PATIENCE.as_secs()
@@ -98,8 +98,60 @@ impl Drop for Helper {
         // It sees the end of its socket and ends.
         self.control = None;
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = child.wait() {
+        if let Err(error) = end(child) {
             tracing::warn!(%error, "the step helper could not be waited for");
+        }
+    }
+}
+
+/// Whether a message could not be sent because there is nobody to receive it.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
+/// Waits for a helper that is about to end, and kills one that takes too long.
+fn end(child: &mut Child) -> io::Result<()> {
+    let process =
+        rustix::process::pidfd_open(Pid::from_child(child), rustix::process::PidfdFlags::empty())?;
+    if !readable_within(process.as_fd(), PATIENCE)? {
+        tracing::warn!(after = ?PATIENCE, "the step helper does not end; killing it");
+        child.kill()?;
+    }
+    child.wait().map(drop)
+}
+
+/// Waits until there is something to read, or a process has ended. Whether that was so in time.
+pub(super) fn readable_within(file: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let begun = Instant::now();
+    loop {
+        let left = patience.saturating_sub(begun.elapsed());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [PollFd::from_borrowed_fd(file, PollFlags::IN)];
+        match poll(&mut polled, Some(&left)) {
+            Err(Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_receiver_is_a_helper_that_is_gone() {
+        for (number, gone) in [
+            (libc::EPIPE, true),
+            (libc::ECONNRESET, true),
+            (libc::ENOTCONN, true),
+            (libc::EMFILE, false),
+            (libc::ENOBUFS, false),
+            (libc::ENOMEM, false),
+            (libc::ETOOMANYREFS, false),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(is_gone(&error), gone, "{error}");
         }
     }
 }

@@ -24,6 +24,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -61,8 +62,11 @@ impl Native {
         let steps = fs::canonicalize(&steps).map_err(ready())?;
         for entry in fs::read_dir(&steps).map_err(ready())? {
             let entry = entry.map_err(ready())?;
-            if let Ok(id) = entry.file_name().into_string() {
-                hierarchies.sweep(&format!("/buildyard/{id}"));
+            if let Ok(id) = entry.file_name().into_string()
+                && !hierarchies.sweep(&groups_of(&id))
+            {
+                // By its name the next worker finds what is left.
+                continue;
             }
             fs::remove_dir_all(entry.path()).map_err(ready())?;
         }
@@ -136,7 +140,7 @@ impl Launch for Launcher {
             .map_err(RunnerError::prepare(
                 "asking the step helper for a container",
             ))?;
-        let ended = attend(report, watched)?;
+        let ended = attend(report, watched, &groups)?;
         let killed = |code: i32| {
             let memory = groups.memory();
             code != 0 && watch.happened_in(memory.as_deref(), code)
@@ -155,13 +159,18 @@ impl Launch for Launcher {
         }
     }
 
-    async fn kill(&self, _id: &str, watched: &Watched, _insist: bool) {
+    async fn kill(&self, id: &str, watched: &Watched, insist: bool) {
         // The first process of a process-id namespace: the kernel ends the others with it.
         watched.kill();
+        if insist {
+            self.hierarchies.kill(&groups_of(id));
+        } else {
+            self.hierarchies.thaw(&groups_of(id));
+        }
     }
 
     fn clear(&self, id: &str) {
-        self.hierarchies.sweep(&format!("/buildyard/{id}"));
+        self.hierarchies.sweep(&groups_of(id));
     }
 }
 
@@ -191,10 +200,14 @@ impl Launcher {
         files.extend(unified.as_ref().map(AsFd::as_fd));
         files.extend(entrances.iter().map(AsFd::as_fd));
         let helper = self.helper()?;
-        if let Err(error) = helper.send(&files) {
-            tracing::warn!(%error, "the step helper is gone; starting another one");
-            self.forget(&helper);
-            self.helper()?.send(&files)?;
+        match helper.send(&files) {
+            Err(error) if helper::is_gone(&error) => {
+                tracing::warn!(%error, "the step helper is gone; starting another one");
+                self.forget(helper);
+                self.helper()?.send(&files)?;
+            }
+            // Of this step alone: others run on.
+            other => other?,
         }
         Ok(report)
     }
@@ -210,11 +223,15 @@ impl Launcher {
         Ok(started)
     }
 
-    /// Forgets a helper that does not answer.
-    fn forget(&self, gone: &Arc<Helper>) {
+    /// Forgets a helper that is gone.
+    fn forget(&self, gone: Arc<Helper>) {
         let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
-        if helper.as_ref().is_some_and(|now| Arc::ptr_eq(now, gone)) {
-            *helper = None;
+        let known = helper.take_if(|now| Arc::ptr_eq(now, &gone));
+        drop(helper);
+        // The last of its owners waits for its end, for a limited time: that is not this step's.
+        let end = std::thread::Builder::new().name("step-helper-end".to_owned());
+        if let Err(error) = end.spawn(move || drop((known, gone))) {
+            tracing::debug!(%error, "the step helper's end was waited for by a step");
         }
     }
 }
@@ -231,13 +248,41 @@ enum Ended {
     Lost,
 }
 
+/// What the control groups of a step are called.
+fn groups_of(id: &str) -> String {
+    format!("/buildyard/{id}")
+}
+
+/// How long a container may take to end after its helper.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends a container whose helper is gone. The kernel does that too, but closes the helper's files first.
+fn end_lost(watched: &Watched, groups: &Groups<'_>) -> Result<(), RunnerError> {
+    watched.kill();
+    groups.kill();
+    let Some(process) = watched.process.get() else {
+        return Ok(());
+    };
+    match helper::readable_within(process.as_fd(), PATIENCE) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RunnerError::Abandoned(format!(
+            "the step helper ended, and the container did not within {} s after it was killed",
+            PATIENCE.as_secs()
+        ))),
+        Err(error) => Err(RunnerError::prepare(
+            "waiting for a container without a helper",
+        )(error)),
+    }
+}
+
 /// Listens until a container has ended.
-fn attend(report: OwnedFd, watched: &Watched) -> Result<Ended, RunnerError> {
+fn attend(report: OwnedFd, watched: &Watched, groups: &Groups<'_>) -> Result<Ended, RunnerError> {
     let (mut starting, mut failed) = (false, None);
     loop {
         let received = Report::receive(report.as_fd())
             .map_err(RunnerError::prepare("listening to the step helper"))?;
         let Some((report, file)) = received else {
+            end_lost(watched, groups)?;
             return Ok(failed.map_or(Ended::Lost, Ended::Failed));
         };
         let code = match report {

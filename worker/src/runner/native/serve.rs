@@ -15,9 +15,8 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
-use rustix::io::FdFlags;
 use rustix::mount::OpenTreeFlags;
-use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::groups;
 use super::init::{self, Files};
@@ -79,7 +78,11 @@ fn live() -> io::Result<ExitCode> {
     sys::ignore_signals(&NOT_MEANT);
     let control = take_control()?;
     match sys::clone(libc::CLONE_NEWPID, None)? {
-        Cloned::Child => Ok(serve(&control)),
+        Cloned::Child => {
+            // Where this one is killed, the outer one is all that the worker has hold of.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            Ok(serve(&control))
+        }
         Cloned::Parent { process } => {
             drop(control);
             wait(process.as_fd())?;
@@ -99,7 +102,8 @@ fn take_control() -> io::Result<OwnedFd> {
 /// A container that runs.
 struct Running {
     process: OwnedFd,
-    report: OwnedFd,
+    /// `None` when the worker's side is gone.
+    report: Option<OwnedFd>,
     /// Its control groups.
     groups: Vec<String>,
 }
@@ -115,7 +119,7 @@ fn serve(control: &OwnedFd) -> ExitCode {
             return ExitCode::FAILURE;
         };
         for index in ready.into_iter().rev() {
-            if ended(&running[index]) {
+            if ended(&mut running[index]) {
                 running.swap_remove(index);
             }
         }
@@ -137,12 +141,18 @@ fn serve(control: &OwnedFd) -> ExitCode {
 /// Ends what runs when the worker is gone, and removes the control groups that it cannot remove any more. What runs would
 /// end with this process anyway.
 fn clean_up(running: &[Running]) {
+    let groups = || running.iter().flat_map(|container| &container.groups);
     for container in running {
         kill(&container.process);
+    }
+    for group in groups() {
+        groups::thaw(Path::new(group));
+    }
+    for container in running {
         // It fails only if the process has been waited for.
         let _ = wait(container.process.as_fd());
     }
-    for group in running.iter().flat_map(|container| &container.groups) {
+    for group in groups() {
         groups::remove(Path::new(group));
     }
 }
@@ -150,16 +160,21 @@ fn clean_up(running: &[Running]) {
 /// Kills the first process of a container, and with it the others.
 fn kill(process: &OwnedFd) {
     // It fails only if the process has just ended.
-    let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
+    let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
 }
 
 /// Waits until there is something to do: whether the worker asks, and which containers have news.
 fn next(control: &OwnedFd, running: &[Running]) -> io::Result<(bool, Vec<usize>)> {
     let mut polled = vec![PollFd::new(control, PollFlags::IN)];
-    for container in running {
+    let mut whose = Vec::new();
+    for (index, container) in running.iter().enumerate() {
         polled.push(PollFd::new(&container.process, PollFlags::IN));
-        // Nothing is ever sent on it: it becomes ready when the other side is gone.
-        polled.push(PollFd::new(&container.report, PollFlags::IN));
+        whose.push(index);
+        if let Some(report) = &container.report {
+            // Nothing is ever sent on it: it becomes ready when the other side is gone.
+            polled.push(PollFd::new(report, PollFlags::IN));
+            whose.push(index);
+        }
     }
     loop {
         match poll(&mut polled, None) {
@@ -171,23 +186,28 @@ fn next(control: &OwnedFd, running: &[Running]) -> io::Result<(bool, Vec<usize>)
         }
     }
     let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-    let news = polled[1..].chunks(2).enumerate();
-    let news = news.filter(|(_, pair)| pair.iter().any(is_ready));
-    Ok((is_ready(&polled[0]), news.map(|(index, _)| index).collect()))
+    let news = polled[1..].iter().zip(whose);
+    let news = news.filter_map(|(fd, index)| is_ready(fd).then_some(index));
+    let mut news: Vec<usize> = news.collect();
+    news.dedup();
+    Ok((is_ready(&polled[0]), news))
 }
 
 /// Whether a container with news is gone. One that nobody waits for any more is killed.
-fn ended(container: &Running) -> bool {
+fn ended(container: &mut Running) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     match rustix::process::waitid(WaitId::PidFd(container.process.as_fd()), options) {
         Ok(None) => {
             kill(&container.process);
-            // Its end is the next news; the report is of no interest any more.
+            // Its end is the next news. The report stays ready from now on: it would be news without a pause.
+            container.report = None;
             false
         }
         Ok(Some(status)) => {
-            // Nobody listens where the worker's side is gone.
-            let _ = end(&status).send(container.report.as_fd());
+            if let Some(report) = &container.report {
+                // Nobody listens where the worker's side is gone.
+                let _ = end(&status).send(report.as_fd());
+            }
             true
         }
         Err(_) => true,
@@ -223,7 +243,7 @@ fn start(files: Vec<OwnedFd>) -> Option<Running> {
             drop(told);
             Some(Running {
                 process,
-                report,
+                report: Some(report),
                 groups,
             })
         }
@@ -241,7 +261,7 @@ fn born(
     report: &OwnedFd,
 ) -> io::Result<(OwnedFd, Vec<String>)> {
     let plan = read_plan(plan)?;
-    let (files, unified) = sort(&plan, files, report.try_clone()?)?;
+    let (files, unified) = sort(&plan, files)?;
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if plan.network == Network::New {
         flags |= libc::CLONE_NEWNET;
@@ -249,9 +269,11 @@ fn born(
     match sys::clone(flags, unified.as_ref().map(AsFd::as_fd))? {
         Cloned::Parent { process } => Ok((process, plan.groups)),
         Cloned::Child => {
+            // A directory of the machine's, in the worker's mount namespace.
+            drop(unified);
             sys::default_signals();
             sys::unblock_signals();
-            let live = std::panic::AssertUnwindSafe(|| init::run(&plan, files));
+            let live = std::panic::AssertUnwindSafe(|| init::run(&plan, report.as_fd(), files));
             // Nothing of the helper may run in here, whatever happens.
             sys::exit(std::panic::catch_unwind(live).unwrap_or(1))
         }
@@ -262,7 +284,6 @@ fn born(
 fn sort(
     plan: &Plan,
     mut files: impl Iterator<Item = OwnedFd>,
-    report: OwnedFd,
 ) -> io::Result<(Files, Option<OwnedFd>)> {
     let mut next = || {
         files
@@ -279,15 +300,11 @@ fn sort(
         .map(|_| next())
         .collect::<io::Result<_>>()?;
     let files = Files {
-        report,
         stdout,
         stderr,
         stage,
         network,
         entrances,
     };
-    for file in [&files.report, &files.stdout, &files.stderr] {
-        rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC)?;
-    }
     Ok((files, unified))
 }

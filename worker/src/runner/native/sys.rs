@@ -97,12 +97,18 @@ pub(super) fn set_mount_attributes(
     .map(drop)
 }
 
-/// Marks every descriptor from `first` on to be closed when a program is executed.
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: it changes a flag of descriptors and closes none.
-    let result =
-        unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
-    check(result.into()).map(drop)
+/// Closes every descriptor but `kept` and the standard ones; `kept` is closed when a program is executed. To be called by a
+/// process that will not use or drop what it owns of them.
+pub(super) fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::CLOEXEC)?;
+    let number = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, number - 1), (number + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: the caller owns none that it uses or drops afterwards.
+            check(unsafe { libc::close_range(first, last, 0) }.into())?;
+        }
+    }
+    Ok(())
 }
 
 /// Closes every descriptor from `first` on. To be called before any is owned.

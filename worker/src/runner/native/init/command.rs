@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::{InitError, Result, Start, prepare, words};
 use crate::runner::native::plan::Process;
@@ -47,19 +49,9 @@ pub(super) fn environment(process: &Process) -> Result<Vec<(String, String)>> {
 /// The user's directory by the container's `/etc/passwd`, `/` if it is not in there.
 fn home(uid: u32) -> Result<String> {
     let failed = || prepare("reading /etc/passwd");
-    // It may be anything: opening a pipe must not wait for somebody to write to it.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open("/etc/passwd");
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("/".to_owned()),
-        Err(error) => return Err(failed()(error)),
-    };
-    if !file.metadata().map_err(failed())?.is_file() {
+    let Some(file) = user_list().map_err(failed())? else {
         return Ok("/".to_owned());
-    }
+    };
     let lines = BufReader::new(file.take(MOST_BYTES)).split(b'\n');
     for line in lines {
         let line = line.map_err(failed())?;
@@ -72,6 +64,23 @@ fn home(uid: u32) -> Result<String> {
         }
     }
     Ok("/".to_owned())
+}
+
+/// The container's `/etc/passwd` if it is an ordinary file. It is read with all rights, as `runc` does: images have lists that
+/// only root may read. So a link to one of the kernel's files, some of which only root may read either, counts as none.
+fn user_list() -> io::Result<Option<File>> {
+    // It may be anything: opening a pipe must not wait for somebody to write to it.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let Ok(file) = rustix::fs::openat2(CWD, "/etc/passwd", flags, Mode::empty(), resolve) else {
+        return Ok(None);
+    };
+    let system = rustix::fs::fstatfs(&file)?.f_type as u64;
+    let kernels = [libc::PROC_SUPER_MAGIC, libc::SYSFS_MAGIC]
+        .into_iter()
+        .any(|magic| magic as u64 == system);
+    let file = File::from(file);
+    Ok((!kernels && file.metadata()?.is_file()).then_some(file))
 }
 
 /// What to execute. To be called as the user: what counts is what that one may.

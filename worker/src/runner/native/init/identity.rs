@@ -1,6 +1,6 @@
 //! Who the step's command is, and what it may do.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -10,10 +10,17 @@ use super::{Files, InitError, Result, is_null, prepare, words};
 use crate::runner::native::plan::{Plan, Process};
 use crate::runner::native::sys;
 
-/// Gives the process its standard input, output and error. They belong to the user: `/dev/stdout` is to be opened again.
-pub(super) fn standard_files(plan: &Plan, files: &Files, null: &OwnedFd) -> Result<()> {
+/// Gives the process its standard input, output and error, and closes all other files but `report`: whoever names one by
+/// `/proc/self/fd` finds nothing of the machine's (CVE-2024-21626). Input is the null device, open for reading and writing;
+/// output and error belong to the user: `/dev/stdout` is to be opened again.
+pub(super) fn standard_files(
+    plan: &Plan,
+    files: Files,
+    null: OwnedFd,
+    report: BorrowedFd<'_>,
+) -> Result<()> {
     let failed = || prepare("setting up standard input and output");
-    rustix::stdio::dup2_stdin(null).map_err(failed())?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed())?;
     rustix::stdio::dup2_stdout(&files.stdout).map_err(failed())?;
     rustix::stdio::dup2_stderr(&files.stderr).map_err(failed())?;
     for file in [&files.stdout, &files.stderr] {
@@ -23,7 +30,9 @@ pub(super) fn standard_files(plan: &Plan, files: &Files, null: &OwnedFd) -> Resu
             rustix::fs::fchown(file, Some(owner), None).map_err(failed())?;
         }
     }
-    sys::close_on_exec_from(3).map_err(prepare("closing the worker's files"))
+    // What is owned here is closed by its owners; the rest is a copy of what the helper holds, and nobody's here.
+    drop((files, null));
+    sys::close_all_but(report).map_err(prepare("closing the worker's files"))
 }
 
 /// Enters the working directory, has system calls filtered, and becomes the user with the capabilities of the plan.

@@ -12,7 +12,7 @@ mod rootfs;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -23,8 +23,6 @@ use super::sys;
 
 /// The open files that come with a plan.
 pub(super) struct Files {
-    /// Where the worker is told what becomes of the container.
-    pub(super) report: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     /// The mount namespace in which the stage is.
@@ -66,10 +64,12 @@ fn words(error: &io::Error) -> String {
     first.into_iter().chain(letters).collect()
 }
 
-/// Becomes the container's command. Returns only what it ends with where that did not work.
-pub(super) fn run(plan: &Plan, files: Files) -> i32 {
-    match prepare_all(plan, &files).and_then(|start| {
-        let ready = Report::Starting.send(files.report.as_fd());
+/// Becomes the container's command, and tells the worker by `report` what becomes of it. Returns only what it ends with
+/// where that did not work. All descriptors of the process but `report` are closed: nobody may use or drop another one
+/// afterwards.
+pub(super) fn run(plan: &Plan, report: BorrowedFd<'_>, files: Files) -> i32 {
+    match prepare_all(plan, report, files).and_then(|start| {
+        let ready = Report::Starting.send(report);
         ready.map_err(prepare("telling the worker"))?;
         Ok(start)
     }) {
@@ -83,7 +83,7 @@ pub(super) fn run(plan: &Plan, files: Files) -> i32 {
         Err(error) => {
             let text = format!("unable to start container process: {error}");
             // Nobody listens where the worker is gone; then the helper is about to go as well.
-            let _ = Report::Failed(text).send(files.report.as_fd());
+            let _ = Report::Failed(text).send(report);
             1
         }
     }
@@ -96,13 +96,13 @@ struct Start {
     environment: Vec<CString>,
 }
 
-fn prepare_all(plan: &Plan, files: &Files) -> Result<Start> {
+fn prepare_all(plan: &Plan, report: BorrowedFd<'_>, files: Files) -> Result<Start> {
     rustix::process::umask(Mode::empty());
     for entrance in &files.entrances {
         // This process, whatever its number is.
         rustix::io::write(entrance, b"0").map_err(prepare("entering a control group"))?;
     }
-    enter_namespaces(plan, files)?;
+    enter_namespaces(plan, &files)?;
     rustix::process::setsid().map_err(prepare("starting a session"))?;
     let keyring = CString::new(format!("_ses.{}", plan.id)).map_err(prepare("naming a keyring"))?;
     sys::leave_keyring(&keyring).map_err(prepare("leaving the worker's keyring"))?;
@@ -111,13 +111,19 @@ fn prepare_all(plan: &Plan, files: &Files) -> Result<Start> {
     if plan.network == Network::New {
         sys::start_loopback().map_err(prepare("switching the loopback device on"))?;
     }
-    limit(plan)?;
+    if let Some(adjustment) = plan.process.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+            .map_err(prepare("setting oom_score_adj"))?;
+    }
     let null = rootfs::enter(plan)?;
+    // Before anything of the image is looked at: what is open on the machine's file systems is a way out of the root.
+    identity::standard_files(plan, files, null, report)?;
     hide::read_only(&plan.read_only)?;
-    hide::mask(&plan.masked, null.as_fd())?;
-    identity::standard_files(plan, files, &null)?;
+    hide::mask(&plan.masked, rustix::stdio::stdin())?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let environment = command::environment(&plan.process)?;
+    // Last of what needs rights: they are meant for the command, and may leave room for no open file more.
+    limit(plan)?;
     identity::give_up_rights(plan)?;
     command::start(&plan.process, environment)
 }
@@ -142,10 +148,6 @@ fn enter_namespaces(plan: &Plan, files: &Files) -> Result<()> {
 }
 
 fn limit(plan: &Plan) -> Result<()> {
-    if let Some(adjustment) = plan.process.oom_score_adj {
-        std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
-            .map_err(prepare("setting oom_score_adj"))?;
-    }
     for (resource, soft, hard) in &plan.process.limits {
         sys::limit(*resource, *soft, *hard)
             .map_err(prepare(format!("setting resource limit {resource}")))?;

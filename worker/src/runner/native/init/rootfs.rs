@@ -272,5 +272,7 @@ fn show_groups(
     // As the directory of sysfs that it lies on.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(memory, ".", flags, Mode::empty())?;
-    Ok(rustix::fs::fchmod(directory, Mode::from_raw_mode(0o555))?)
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(0o555))?;
+    // The mount alone: it is memory without a limit for whoever may write to it.
+    sys::set_mount_attributes(memory, attributes & sys::READ_ONLY, false)
 }
