@@ -1,7 +1,9 @@
 //! Promise: a coordinator that stops says so and leaves nothing running; one that is killed costs no step; both keep the
 //! cache and the history.
 
-use buildyard_tests::{Farm, Mark, PLATFORMS, Serve, native_architecture};
+use buildyard_tests::{
+    Context, Farm, Mark, PLATFORMS, Running, Serve, Server, native_architecture,
+};
 
 /// What the server writes when a job goes to a worker.
 const HANDED_OUT: &str = "a job has a worker";
@@ -19,20 +21,28 @@ fn newest(farm: &Farm) -> serde_json::Value {
     serde_json::from_str(&build).expect("a build")
 }
 
+/// Starts a build of two steps and returns when the worker runs the second one, which is held.
+fn start(
+    farm: &Farm,
+    worker: &Server,
+    earlier: &Mark,
+    held: &Mark,
+    command: &str,
+) -> (Context, Running) {
+    let (first, second) = (earlier.run("true"), held.run_held(command));
+    let context = farm.context(&format!("FROM BASE\n{first}\n{second}\n"));
+    let build = farm.buildx.start(&context, &[]);
+    held.wait_runs(&[worker], 1);
+    (context, build)
+}
+
 #[test]
 fn a_coordinator_that_stops_says_so_and_its_steps_end_on_their_workers() {
     let serve = Serve::coordinator().grace(1);
     let mut farm = Farm::serving(&serve);
     let one = farm.worker("one", &native());
     let (earlier, held) = (Mark::new(), Mark::new());
-    let dockerfile = format!(
-        "FROM BASE\n{}\n{}\n",
-        earlier.run("true"),
-        held.run_held("true")
-    );
-    let context = farm.context(&dockerfile);
-    let build = farm.buildx.start(&context, &[]);
-    held.wait_runs(&[&one], 1);
+    let (context, build) = start(&farm, &one, &earlier, &held, "true");
 
     assert!(farm.server.stop().success(), "{}", farm.server.log());
     // No worker stops a step for silence: it was told to, while the connection was there.
@@ -58,14 +68,7 @@ fn a_killed_coordinators_step_goes_on_and_the_next_build_takes_its_result() {
     let mut farm = Farm::serving(&serve);
     let one = farm.worker("one", &native());
     let (earlier, held) = (Mark::new(), Mark::new());
-    let dockerfile = format!(
-        "FROM BASE\n{}\n{}\n",
-        earlier.run("true"),
-        held.run_held("echo done > /done")
-    );
-    let context = farm.context(&dockerfile);
-    let build = farm.buildx.start(&context, &[]);
-    held.wait_runs(&[&one], 1);
+    let (context, build) = start(&farm, &one, &earlier, &held, "echo done > /done");
 
     farm.server.kill();
     build.finish().fails();

@@ -163,12 +163,7 @@ impl Snapshotter for Directories {
                 .map_err(SnapshotError::io("reading the attributes of", root))?,
             None => Attributes::undescribed(),
         };
-        let upper = UpperDir::create(self.home.upper())?;
-        let dir = upper.dir();
-        attributes
-            .write(&dir)
-            .map_err(SnapshotError::io("setting the attributes of", &dir))?;
-        Ok(upper)
+        self.home.new_upper(&attributes)
     }
 
     fn mounts(&self, chain: &[LayerId], upper: Option<&UpperDir>) -> Result<Mounts, SnapshotError> {

@@ -352,12 +352,7 @@ impl Snapshotter for ErofsSnapshots {
         let attributes = top.map_or_else(Attributes::undescribed, |record| {
             Attributes::of(&record.root)
         });
-        let upper = UpperDir::create(self.home.upper())?;
-        let dir = upper.dir();
-        attributes
-            .write(&dir)
-            .map_err(SnapshotError::io("setting the attributes of", &dir))?;
-        Ok(upper)
+        self.home.new_upper(&attributes)
     }
 
     fn mounts(&self, chain: &[LayerId], upper: Option<&UpperDir>) -> Result<Mounts, SnapshotError> {

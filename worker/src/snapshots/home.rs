@@ -14,7 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::SnapshotError;
+use super::attributes::Attributes;
+use super::{SnapshotError, UpperDir};
 
 /// The directory.
 pub(super) struct Home {
@@ -52,6 +53,16 @@ impl Home {
         self.dir.join("empty")
     }
 
+    /// A directory for what a step changes, which looks as its root file system's root does.
+    pub(super) fn new_upper(&self, attributes: &Attributes) -> Result<UpperDir, SnapshotError> {
+        let upper = UpperDir::create(self.upper())?;
+        let dir = upper.dir();
+        attributes
+            .write(&dir)
+            .map_err(SnapshotError::io("setting the attributes of", &dir))?;
+        Ok(upper)
+    }
+
     /// Where what is kept under `name` is, or would be.
     pub(super) fn kept(&self, name: &str) -> PathBuf {
         self.dir.join(self.kept).join(name)
@@ -69,7 +80,7 @@ impl Home {
     }
 
     /// A place for a step's changes.
-    pub(super) fn upper(&self) -> PathBuf {
+    fn upper(&self) -> PathBuf {
         self.fresh("uppers")
     }
 

@@ -89,7 +89,7 @@ fn explain(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runner::private;
 
@@ -100,10 +100,12 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
-    #[test]
-    fn on_an_overlay_the_error_says_what_to_do() {
+    /// Does something in a directory of an overlay. Threads that it starts inherit this one's mounts.
+    pub(in crate::snapshots) fn on_an_overlay<T: Send + 'static>(
+        act: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> T {
         let dir = tempfile::tempdir().unwrap();
-        let error = private::run("test", move || {
+        let done = private::run("test", move || {
             let dirs = ["l", "u", "w", "m"].map(|name| dir.path().join(name));
             dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
             let [lower, upper, work, merged] = dirs;
@@ -112,10 +114,14 @@ mod tests {
                 upper: Some((upper, work)),
             };
             private::mount(&MountSpec::new(source), &merged).unwrap();
-            // The thread that tries inherits this one's mounts.
-            probe(&merged).unwrap_err()
+            act(&merged)
         });
-        let error = error.unwrap();
+        done.unwrap()
+    }
+
+    #[test]
+    fn on_an_overlay_the_error_says_what_to_do() {
+        let error = on_an_overlay(|dir| probe(dir).unwrap_err());
         assert!(matches!(error, ProbeError::OnOverlay(_)), "{error:?}");
         assert!(error.to_string().contains("volume"), "{error}");
     }

@@ -96,8 +96,7 @@ fn layer(dir: &Path) -> io::Result<(FlatFiles, Toc)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshots::Lower;
-    use crate::snapshots::{MountSource, MountSpec};
+    use crate::snapshots::probe::tests::on_an_overlay;
 
     #[test]
     fn a_plain_file_system_will_do_and_nothing_stays() {
@@ -108,19 +107,6 @@ mod tests {
 
     #[test]
     fn an_overlay_will_not_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let refused = private::run("test", move || {
-            let dirs = ["l", "u", "w", "m"].map(|name| dir.path().join(name));
-            dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
-            let [lower, upper, work, merged] = dirs;
-            let source = MountSource::Overlay {
-                lowers: vec![Lower::Directory(lower)],
-                upper: Some((upper, work)),
-            };
-            private::mount(&MountSpec::new(source), &merged).unwrap();
-            // The threads that try inherit this one's mounts.
-            probe_erofs(&merged).unwrap_err()
-        });
-        refused.unwrap();
+        on_an_overlay(|dir| probe_erofs(dir).unwrap_err());
     }
 }
