@@ -25,7 +25,8 @@ use tonic::{Request, Status, Streaming};
 use super::super::{Farm, FarmConfig, FarmService, JobEvent, JobHost, JobRequest};
 use crate::layers::LayerStore;
 
-const SOON: Duration = Duration::from_secs(60);
+/// Longer than a claim lives that nobody shows: some answers come only then.
+const SOON: Duration = Duration::from_secs(120);
 
 pub(super) fn quick() -> FarmConfig {
     FarmConfig {
