@@ -178,10 +178,9 @@ impl Layout {
             }
             _ => {}
         }
-        let shards = (0..=255u8).map(|shard| layout.blobs.join(format!("{shard:02x}")));
-        for made in shards.chain([layout.tmp.clone()]) {
-            std::fs::create_dir_all(&made)
-                .map_err(|error| CasError::io("making the directory", &made, error))?;
+        for made in [&layout.blobs, &layout.tmp] {
+            std::fs::create_dir_all(made)
+                .map_err(|error| CasError::io("making the directory", made, error))?;
         }
         Ok(layout)
     }
@@ -196,7 +195,13 @@ impl Layout {
         let dir = self.blobs.join(format!("{shard:02x}"));
         let failed = |error| CasError::io("listing the blobs in", &dir, error);
         let mut blobs = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            // Made with its first blob.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(blobs),
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Ok(digest) = format!("sha256:{}", name.to_string_lossy()).parse() else {

@@ -155,7 +155,9 @@ async fn a_new_process_clears_what_the_last_one_left() {
         .await
         .expect("written");
     std::mem::forget(writer);
-    std::fs::write(dir.path().join("blobs/sha256/ab/README"), "not ours").expect("written");
+    let shard = dir.path().join("blobs/sha256/ab");
+    std::fs::create_dir_all(&shard).expect("made");
+    std::fs::write(shard.join("README"), "not ours").expect("written");
     let left = || {
         std::fs::read_dir(dir.path().join("tmp"))
             .expect("there")

@@ -111,8 +111,9 @@ impl Emulator {
 pub fn probe(config: &EmulationConfig) -> Platforms {
     let mut platforms = Platforms::default();
     let mut foreign = Vec::new();
-    for architecture in ARCHITECTURES {
-        match trial::run(architecture, None) {
+    let tried = trial::run_all(ARCHITECTURES, None);
+    for (architecture, tried) in ARCHITECTURES.iter().zip(tried) {
+        match tried {
             Ok(()) if native::is_native(architecture) => {
                 platforms.native.extend(native::variants(architecture))
             }
@@ -196,9 +197,11 @@ fn in_a_namespace<'a>(
             return found;
         }
     };
+    let architectures = found.iter().map(|(architecture, _)| *architecture);
+    let tried = trial::run_all(architectures, Some(&namespace.user));
     let mut left = Vec::new();
-    for (architecture, path) in found {
-        match trial::run(architecture, Some(&namespace.user)) {
+    for ((architecture, path), tried) in found.into_iter().zip(tried) {
+        match tried {
             Ok(()) => add(
                 platforms,
                 architecture,

@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::thread::LinkNameSpaceType;
+use tempfile::TempDir;
 
 use super::architecture::Architecture;
 use super::elf;
@@ -18,11 +19,36 @@ use crate::runner::UserNamespace;
 /// What the programs of `elf.rs` end with.
 pub(super) const EXIT_CODE: i32 = 42;
 
-/// Runs the smallest program of `architecture`, in `namespace` if there is one.
+/// A program that has been started.
+struct Trial {
+    child: Child,
+    /// Its root directory, removed with this.
+    _root: TempDir,
+}
+
+/// Runs the smallest programs of the architectures side by side, in `namespace` if there is one. Returns what became of
+/// each, in their order.
+pub(super) fn run_all<'a>(
+    architectures: impl IntoIterator<Item = &'a Architecture>,
+    namespace: Option<&UserNamespace>,
+) -> Vec<io::Result<()>> {
+    let started = architectures
+        .into_iter()
+        .map(|architecture| begin(architecture, namespace));
+    let started: Vec<io::Result<Trial>> = started.collect();
+    let ended = started.into_iter().map(|trial| trial.and_then(Trial::end));
+    ended.collect()
+}
+
+/// Runs one of them.
 pub(super) fn run(
     architecture: &Architecture,
     namespace: Option<&UserNamespace>,
 ) -> io::Result<()> {
+    begin(architecture, namespace).and_then(Trial::end)
+}
+
+fn begin(architecture: &Architecture, namespace: Option<&UserNamespace>) -> io::Result<Trial> {
     let root = tempfile::Builder::new()
         .prefix("buildyard-trial-")
         .permissions(Permissions::from_mode(0o755))
@@ -30,13 +56,20 @@ pub(super) fn run(
     let path = root.path().join("program");
     fs::write(&path, elf::program(architecture))?;
     fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-    let status = wait(start(root.path(), namespace)?)?;
-    if status.code() == Some(EXIT_CODE) {
-        return Ok(());
+    let child = start(root.path(), namespace)?;
+    Ok(Trial { child, _root: root })
+}
+
+impl Trial {
+    fn end(self) -> io::Result<()> {
+        let status = wait(self.child)?;
+        if status.code() == Some(EXIT_CODE) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "a program that exits with {EXIT_CODE} ended with {status}"
+        )))
     }
-    Err(io::Error::other(format!(
-        "a program that exits with {EXIT_CODE} ended with {status}"
-    )))
 }
 
 fn start(root: &std::path::Path, namespace: Option<&UserNamespace>) -> io::Result<Child> {
@@ -94,6 +127,6 @@ fn wait(mut child: Child) -> io::Result<ExitStatus> {
     child.wait()?;
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
-        "a program of three instructions did not end within five seconds",
+        "a program of three instructions did not end within half a minute",
     ))
 }

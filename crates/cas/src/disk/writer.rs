@@ -111,9 +111,7 @@ fn finish(layout: &Layout, open: Open, expected: Option<Digest>) -> Result<BlobI
     if layout.durability == Durability::Synced {
         open.file.as_file().sync_data().map_err(failed)?;
     }
-    open.file
-        .persist(&path)
-        .map_err(|error| failed(error.error))?;
+    place(open.file, &path, layout.durability).map_err(failed)?;
     if layout.durability == Durability::Synced {
         sync_parent(&path).map_err(failed)?;
     }
@@ -121,6 +119,23 @@ fn finish(layout: &Layout, open: Open, expected: Option<Digest>) -> Result<BlobI
         digest: actual,
         size: open.size,
     })
+}
+
+/// Renames the file to `path`, whose directory is made where it is the first one there.
+fn place(file: NamedTempFile, path: &Path, durability: Durability) -> io::Result<()> {
+    let refused = match file.persist(path) {
+        Ok(_) => return Ok(()),
+        Err(refused) if refused.error.kind() == io::ErrorKind::NotFound => refused,
+        Err(refused) => return Err(refused.error),
+    };
+    if let Some(shard) = path.parent() {
+        std::fs::create_dir_all(shard)?;
+        if durability == Durability::Synced {
+            sync_parent(shard)?;
+        }
+    }
+    let placed = refused.file.persist(path);
+    placed.map(drop).map_err(|refused| refused.error)
 }
 
 /// Makes the rename last.

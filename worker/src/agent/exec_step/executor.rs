@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use anyhow::Context;
 use buildyard_layer::FlatFiles;
@@ -58,25 +59,20 @@ impl Executor {
         if config.step_memory.is_some() {
             check_memory_groups().context("the memory of a step cannot be limited here")?;
         }
-        let snapshots = snapshots::choose(config.snapshotter, &config.data, &config.flats)
-            .map_err(anyhow::Error::from_boxed)?;
-        let runner = Runners::open(&config.runner, &config.data.join("run"))?;
-        let search = std::env::var_os("PATH")
-            .map(|path| std::env::split_paths(&path).collect())
-            .unwrap_or_default();
-        let emulation = EmulationConfig {
-            search,
-            register_on_host: config.allow_host_binfmt,
-            disabled: false,
-        };
-        let mut platforms = probe_platforms(&emulation);
-        if !runner.enters_user_namespaces() {
-            platforms.without_user_namespaces();
-        }
-        for problem in &platforms.problems {
-            tracing::warn!(problem, "a platform cannot be emulated");
-        }
-        let private_network = PrivateNetwork::open(&config.data).map(Arc::new);
+        // Side by side, as most of it is waiting. The runner's own trial must not meet other processes that are being
+        // started: they would hold its program open for writing.
+        let (snapshots, runner) = std::thread::scope(|scope| {
+            let snapshots =
+                scope.spawn(|| snapshots::choose(config.snapshotter, &config.data, &config.flats));
+            let runner = Runners::open(&config.runner, &config.data.join("run"));
+            (joined(snapshots), runner)
+        });
+        let snapshots = snapshots.map_err(anyhow::Error::from_boxed)?;
+        let runner = runner?;
+        let (platforms, private_network) = std::thread::scope(|scope| {
+            let network = scope.spawn(|| PrivateNetwork::open(&config.data).map(Arc::new));
+            (Self::probe(config, &runner), joined(network))
+        });
         if let Err(error) = &private_network {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
@@ -94,6 +90,25 @@ impl Executor {
             platforms,
             private_network: private_network.ok(),
         })
+    }
+
+    /// The platforms that steps can be run for by `runner`.
+    fn probe(config: &ExecutorConfig, runner: &Runners) -> Platforms {
+        let search = std::env::var_os("PATH")
+            .map(|path| std::env::split_paths(&path).collect())
+            .unwrap_or_default();
+        let mut platforms = probe_platforms(&EmulationConfig {
+            search,
+            register_on_host: config.allow_host_binfmt,
+            disabled: false,
+        });
+        if !runner.enters_user_namespaces() {
+            platforms.without_user_namespaces();
+        }
+        for problem in &platforms.problems {
+            tracing::warn!(problem, "a platform cannot be emulated");
+        }
+        platforms
     }
 
     /// Kills what still runs and waits until nothing of it is left.
@@ -145,6 +160,11 @@ impl Executor {
     pub(super) fn emulator(&self, platform: &Platform) -> Option<Option<&Emulator>> {
         self.platforms.emulator(platform)
     }
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    let outcome = thread.join();
+    outcome.expect("finding out what the machine can do does not panic")
 }
 
 /// An emulator in a few words.
