@@ -10,6 +10,7 @@ pub mod connect;
 pub mod docker;
 pub mod exit;
 pub mod farm;
+pub mod heap;
 mod log;
 pub mod progress;
 pub mod request;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use buildyard_cli::args::Cli;
-use buildyard_cli::commands;
+use buildyard_cli::{commands, heap};
 use buildyard_worker::runner::{STEP_HELPER, step_helper};
 use clap::Parser;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A second installation would be refused, but nothing has run before this line.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    heap::few_arenas();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

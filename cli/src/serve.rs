@@ -26,21 +26,31 @@ use crate::args::serve::{
 };
 use crate::connect::{DEFAULT_PORT, Farm};
 use crate::exit::Failure;
+use crate::heap;
 
 /// Name of the worker that lives in a coordinator's process.
 const BUILT_IN: &str = "coordinator";
 
-/// Runs a server until SIGTERM or SIGINT.
+/// Runs a server until SIGTERM or SIGINT. Beside it, memory is given back.
 ///
 /// # Errors
 /// The server could not start, or ended by itself.
 pub async fn run(command: ServeCommand) -> Result<(), Failure> {
     crate::log::start();
-    match command {
-        ServeCommand::Up(args) => up(args).await,
-        ServeCommand::Coordinator(args) => coordinator(args).await,
-        ServeCommand::Worker(args) => worker(args).await,
-    }
+    let server = async {
+        match command {
+            ServeCommand::Up(args) => up(args).await,
+            ServeCommand::Coordinator(args) => coordinator(args).await,
+            ServeCommand::Worker(args) => worker(args).await,
+        }
+    };
+    let stop = CancellationToken::new();
+    let serving = async {
+        let outcome = server.await;
+        stop.cancel();
+        outcome
+    };
+    tokio::join!(serving, heap::give_back(stop.clone())).0
 }
 
 async fn up(args: UpArgs) -> Result<(), Failure> {

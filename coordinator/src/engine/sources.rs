@@ -147,7 +147,7 @@ impl Engine {
             include_patterns: list("local.includepattern")?,
             exclude_patterns: list("local.excludepatterns")?,
             follow_paths: list("local.followpaths")?,
-            previous: self.previous(state, &key)?,
+            previous: self.previous(state, &key).await?,
             limits: Default::default(),
             progress: Some(transferring(build, digest, "context")),
         };
@@ -155,15 +155,23 @@ impl Engine {
         let toc = Arc::new(synced.toc);
         state.hold.flats(toc.flats.iter().copied());
         let put = self.layers.put_own(toc, super::now()).await;
-        let (layer, toc) = put.map_err(super::internal)?;
+        let layer = put.map_err(super::internal)?;
         state.hold.layers([layer]);
-        self.contexts.put(key, toc);
+        self.contexts.put(key, layer);
         Ok(Chain(vec![layer]))
     }
 
     /// The tree of the last transfer, if its bytes are still here; they stay as long as the build runs.
-    fn previous(&self, state: &BuildState, key: &str) -> Result<Option<Arc<Toc>>, BuildError> {
-        let Some(toc) = self.contexts.get(key) else {
+    async fn previous(
+        &self,
+        state: &BuildState,
+        key: &str,
+    ) -> Result<Option<Arc<Toc>>, BuildError> {
+        let Some(layer) = self.contexts.get(key) else {
+            return Ok(None);
+        };
+        let toc = self.layers.toc(layer).await.map_err(super::internal)?;
+        let Some(toc) = toc else {
             return Ok(None);
         };
         let held = state.hold.flats(toc.flats.iter().copied());

@@ -24,7 +24,7 @@ impl LayerStore {
                 self.flats.remove(flat)?;
             }
         }
-        self.memory.forget(id);
+        self.memory.forget(&id);
         if record.is_some_and(|record| record.pulled.is_none()) {
             self.store.remove_layers(&[id]).await?;
         }

@@ -3,7 +3,6 @@
 mod chunks;
 mod damage;
 mod encoded;
-mod memory;
 mod origins;
 mod ready;
 mod record;
@@ -15,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use buildyard_cas::{BlobStore, CasError};
 use buildyard_layer::{EncodeError, FlatFiles, MAX_ENCODED, NamedRanges, Toc, TocError};
 use buildyard_model::{Chain, FlatId, LayerId};
+use buildyard_solver::RecentTocs;
 use buildyard_solver::pull::PullError;
 use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
 
@@ -61,7 +61,8 @@ pub struct LayerStore {
     store: Arc<dyn Store>,
     blobs: Arc<dyn BlobStore>,
     flats: FlatFiles,
-    memory: memory::Memory,
+    /// Those used last.
+    memory: RecentTocs<LayerId>,
     /// Encodings that are being made.
     encoding: Mutex<HashMap<EncodingKey, Arc<tokio::sync::Mutex<()>>>>,
     /// Layers that are being pulled.
@@ -75,7 +76,7 @@ impl LayerStore {
             store,
             blobs,
             flats,
-            memory: memory::Memory::default(),
+            memory: RecentTocs::default(),
             encoding: Mutex::default(),
             pulling: Mutex::default(),
         }
@@ -93,7 +94,7 @@ impl LayerStore {
 
     /// A layer's table of contents; `None` where it was never made, or is lost.
     pub async fn toc(&self, id: LayerId) -> Result<Option<Arc<Toc>>, LayersError> {
-        if let Some(toc) = self.memory.get(id) {
+        if let Some(toc) = self.memory.get(&id) {
             return Ok(Some(toc));
         }
         let record = self.record(id).await?;
@@ -103,12 +104,11 @@ impl LayerStore {
         }) else {
             return Ok(None);
         };
-        let toc = tokio::task::spawn_blocking(move || Toc::decode(&bytes))
+        let toc = tokio::task::spawn_blocking(move || Toc::decode_shared(&bytes))
             .await
             .expect("decoding does not panic");
         match toc {
             Ok(toc) => {
-                let toc = Arc::new(toc);
                 self.memory.put(id, toc.clone());
                 Ok(Some(toc))
             }
@@ -158,7 +158,7 @@ impl LayerStore {
             if !self.bytes_are_here(&record)? {
                 tracing::warn!(layer = %record.id, "the bytes of a layer are missing; what contains it is built again");
                 self.store.remove_layers(&[record.id]).await?;
-                self.memory.forget(record.id);
+                self.memory.forget(&record.id);
                 return Ok(false);
             }
         }

@@ -90,9 +90,9 @@ impl LayerStore {
             let registry = &origins.registry;
             match pull::pull(registry, &reference, &descriptor, id.0, &self.flats).await {
                 Ok(toc) => {
-                    let encoded = toc.encode();
-                    self.put_pulled_toc(id, pulled.blob, &encoded, true).await?;
                     let toc = Arc::new(toc);
+                    let encoded = toc.encode_shared();
+                    self.put_pulled_toc(id, pulled.blob, &encoded, true).await?;
                     self.memory.put(id, toc.clone());
                     return Ok(toc);
                 }

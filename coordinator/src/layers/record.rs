@@ -32,7 +32,7 @@ impl LayerStore {
         here: bool,
         now: UnixMillis,
     ) -> Result<(), LayersError> {
-        let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
+        let toc = Toc::decode_shared(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
         if toc.layer_id() != id {
             return Err(LayersError::WrongToc(id));
         }
@@ -52,25 +52,21 @@ impl LayerStore {
             created: now,
         };
         self.store.put_layers(&[record]).await?;
-        self.memory.forget(id);
+        self.memory.forget(&id);
         Ok(())
     }
 
-    /// Records a layer that the coordinator made itself (a build context). Its flat files are here. Returns its id and the
-    /// table of contents that is kept: an equal layer that is known already stays, and the new bytes go.
-    pub async fn put_own(
-        &self,
-        toc: Arc<Toc>,
-        now: UnixMillis,
-    ) -> Result<(LayerId, Arc<Toc>), LayersError> {
+    /// Records a layer that the coordinator made itself (a build context). Its flat files are here. An equal layer that is
+    /// known already stays, and the new bytes go.
+    pub async fn put_own(&self, toc: Arc<Toc>, now: UnixMillis) -> Result<LayerId, LayersError> {
         let encoder = toc.clone();
         let (id, bytes) =
-            tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode()))
+            tokio::task::spawn_blocking(move || (encoder.layer_id(), encoder.encode_shared()))
                 .await
                 .expect("encoding does not panic");
         let digest = buildyard_cas::put(self.blobs.as_ref(), bytes).await?;
-        if let Some(known) = self.known_own(id, digest.digest, &toc).await? {
-            return Ok((id, known));
+        if self.is_known(id, digest.digest, &toc).await? {
+            return Ok(id);
         }
         let record = LayerRecord {
             id,
@@ -83,37 +79,32 @@ impl LayerStore {
             created: now,
         };
         self.store.put_layers(&[record]).await?;
-        self.memory.put(id, toc.clone());
-        Ok((id, toc))
+        self.memory.put(id, toc);
+        Ok(id)
     }
 
-    /// The table of contents of an equal layer that is whole. One that is not is struck out.
-    async fn known_own(
-        &self,
-        id: LayerId,
-        new: Digest,
-        toc: &Toc,
-    ) -> Result<Option<Arc<Toc>>, LayersError> {
+    /// Whether there is an equal layer that is whole. One that is not is struck out.
+    async fn is_known(&self, id: LayerId, new: Digest, toc: &Toc) -> Result<bool, LayersError> {
         let Some(record) = self.record(id).await? else {
-            return Ok(None);
+            return Ok(false);
         };
         if record.toc == Some(new) {
-            return Ok(None);
+            return Ok(false);
         }
-        self.memory.forget(id);
+        self.memory.forget(&id);
         let Some(known) = self.toc(id).await? else {
             self.store.remove_layers(&[id]).await?;
-            return Ok(None);
+            return Ok(false);
         };
         if !record.published || !self.missing(&known)?.is_empty() {
             self.store.remove_layers(&[id]).await?;
-            self.memory.forget(id);
-            return Ok(None);
+            self.memory.forget(&id);
+            return Ok(false);
         }
         for flat in toc.flats.iter().filter(|flat| !known.flats.contains(flat)) {
             self.flats.remove(*flat)?;
         }
-        Ok(Some(known))
+        Ok(true)
     }
 
     /// Records the layers of an image.
@@ -147,7 +138,7 @@ impl LayerStore {
         toc_bytes: &[u8],
         here: bool,
     ) -> Result<(), LayersError> {
-        let toc = Toc::decode(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
+        let toc = Toc::decode_shared(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
         let record = self.record(id).await?.ok_or(LayersError::Unknown(id))?;
         let Some(pulled) = record.pulled.clone().filter(|_| is_of(&toc, id)) else {
             return Err(LayersError::WrongToc(id));
@@ -167,7 +158,7 @@ impl LayerStore {
             ..record
         };
         self.store.put_layers(&[record]).await?;
-        self.memory.forget(id);
+        self.memory.forget(&id);
         Ok(())
     }
 

@@ -30,6 +30,7 @@ mod pieces;
 mod ranges;
 mod resolve;
 mod select;
+mod shared;
 mod source;
 mod tarform;
 mod tarread;

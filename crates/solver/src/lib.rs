@@ -6,7 +6,9 @@
 
 mod keys;
 pub mod pull;
+mod recent;
 mod trees;
 
 pub use keys::{KeyError, copy_source, key};
+pub use recent::{RECENT_ENTRIES, RecentTocs};
 pub use trees::{LAYERS_AT_ONCE, Tocs, TocsError, Trees};

@@ -8,10 +8,12 @@ use buildyard_model::{Chain, Digest, LayerId};
 use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
 
+use crate::RECENT_ENTRIES;
 use crate::pull::PullError;
 
-/// How many entries (paths) all kept trees may have together; about 30 bytes each beside their TOCs.
-const TREE_ENTRIES: usize = 1_000_000;
+/// How many entries (paths) all kept trees may have together. A tree keeps the TOCs it was merged from, so it may take as
+/// much as they do.
+const TREE_ENTRIES: usize = RECENT_ENTRIES;
 /// How many content ids are kept.
 const CONTENT_IDS: usize = 20_000;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use buildyard_image::Descriptor;
@@ -10,15 +10,12 @@ use buildyard_layer::{FlatFiles, NamedRanges, Toc, open_piece};
 use buildyard_model::{Digest, FlatId, LayerId};
 use buildyard_proto::v1 as proto;
 use buildyard_registry::{Reference, Registry, RegistryConfig};
-use buildyard_solver::{Tocs, TocsError, pull};
-use lru::LruCache;
+use buildyard_solver::{RecentTocs, Tocs, TocsError, pull};
 use tonic::Code;
 
 use super::link::Link;
 use super::registry_auth::JobAuth;
 
-/// How many tables of contents are kept in memory.
-const KEPT: usize = 512;
 /// Bytes that are written at once; each write waits for the disk.
 const BATCH: usize = 16 << 20;
 
@@ -28,7 +25,7 @@ pub(super) struct Layers {
     flats: FlatFiles,
     shared: bool,
     registry: RegistryConfig,
-    memory: Mutex<LruCache<LayerId, Arc<Toc>>>,
+    memory: RecentTocs<LayerId>,
     busy: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -40,13 +37,12 @@ impl Layers {
         shared: bool,
         registry: RegistryConfig,
     ) -> Self {
-        let memory = Mutex::new(LruCache::new(KEPT.try_into().expect("not zero")));
         Self {
             link,
             flats,
             shared,
             registry,
-            memory,
+            memory: RecentTocs::default(),
             busy: Mutex::default(),
         }
     }
@@ -63,17 +59,17 @@ impl Layers {
 
     /// Remembers a layer that a step made here.
     pub(super) fn remember(&self, id: LayerId, toc: Arc<Toc>) {
-        self.lock_memory().put(id, toc);
+        self.memory.put(id, toc);
     }
 
     /// A layer's table of contents. One of an image is pulled if nobody has read it yet.
     pub(super) async fn toc(&self, job: &str, id: LayerId) -> Result<Arc<Toc>, TocsError> {
-        if let Some(toc) = self.lock_memory().get(&id) {
+        if let Some(toc) = self.memory.get(&id) {
             return Ok(toc.clone());
         }
         let alone = self.lock_of(id);
         let _alone = alone.lock().await;
-        if let Some(toc) = self.lock_memory().get(&id) {
+        if let Some(toc) = self.memory.get(&id) {
             return Ok(toc.clone());
         }
         let info = self.look_up(job, id).await?;
@@ -81,10 +77,10 @@ impl Layers {
             self.pull(job, id, &info).await?
         } else {
             let bytes = info.toc.clone();
-            let decoded = tokio::task::spawn_blocking(move || Toc::decode(&bytes))
+            let decoded = tokio::task::spawn_blocking(move || Toc::decode_shared(&bytes))
                 .await
                 .expect("decoding does not panic");
-            Arc::new(decoded.map_err(|error| lost(id, error))?)
+            decoded.map_err(|error| lost(id, error))?
         };
         self.remember(id, toc.clone());
         Ok(toc)
@@ -131,11 +127,10 @@ impl Layers {
         if info.toc.is_empty() {
             return Ok(toc);
         }
-        let renewed = Toc::decode(&info.toc).map_err(|error| lost(id, error))?;
+        let renewed = Toc::decode_shared(&info.toc).map_err(|error| lost(id, error))?;
         if renewed.flats == toc.flats {
             return Ok(toc);
         }
-        let renewed = Arc::new(renewed);
         self.remember(id, renewed.clone());
         Ok(renewed)
     }
@@ -216,8 +211,8 @@ impl Layers {
             };
             match pull::pull(&registry, &reference, &descriptor, id.0, &self.flats).await {
                 Ok(toc) => {
-                    self.tell(job, id, blob, &toc).await;
                     let toc = Arc::new(toc);
+                    self.tell(job, id, blob, &toc).await;
                     self.remember(id, toc.clone());
                     return Ok(toc);
                 }
@@ -227,11 +222,11 @@ impl Layers {
         Err(failure.unwrap_or_else(|| lost(id, "no registry is known to have it")))
     }
 
-    async fn tell(&self, job: &str, id: LayerId, blob: Digest, toc: &Toc) {
+    async fn tell(&self, job: &str, id: LayerId, blob: Digest, toc: &Arc<Toc>) {
         let request = proto::PutPulledLayerRequest {
             job: job.to_owned(),
             id: id.to_string(),
-            toc: toc.encode().into(),
+            toc: toc.encode_shared().into(),
             blob: blob.to_string(),
         };
         let told = self.link.call(|mut client| {
@@ -305,10 +300,6 @@ impl Layers {
         let mut busy = self.busy.lock().expect("nobody panics while holding it");
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);
         busy.entry(id).or_default().clone()
-    }
-
-    fn lock_memory(&self) -> MutexGuard<'_, LruCache<LayerId, Arc<Toc>>> {
-        self.memory.lock().expect("nobody panics while holding it")
     }
 }
 

@@ -283,7 +283,7 @@ async fn run_and_report(
 fn completed(step: &JobStep, made: &Made, began: Instant) -> proto::CompletedStep {
     let layer = |(id, toc): &(LayerId, Arc<Toc>)| proto::MadeLayer {
         id: id.to_string(),
-        toc: toc.encode().into(),
+        toc: toc.encode_shared().into(),
         flats: toc.flats.iter().map(ToString::to_string).collect(),
     };
     let platform = step
