@@ -23,6 +23,7 @@ use super::link;
 use super::machine::Machine;
 use super::register::{heartbeat, register};
 use super::running::Running;
+use super::slots::Slots;
 use super::spec::JobSpec;
 use super::{step, upload};
 
@@ -161,7 +162,7 @@ async fn machine(config: &WorkerConfig, link: link::Link) -> anyhow::Result<Mach
         link,
         trees: Default::default(),
         running: Arc::new(Running::default()),
-        slots: Semaphore::new(slots),
+        slots: Slots::new(&config.name, slots),
         jobs: Default::default(),
         offered,
         executor,

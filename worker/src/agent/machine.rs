@@ -13,6 +13,7 @@ use super::job::Job;
 use super::layers::Layers;
 use super::link::Link;
 use super::running::Running;
+use super::slots::Slots;
 
 /// The worker's parts.
 pub(super) struct Machine {
@@ -21,8 +22,8 @@ pub(super) struct Machine {
     pub(super) cache: Arc<Cache>,
     pub(super) trees: Trees,
     pub(super) running: Arc<Running>,
-    /// One permit for each step that may run at once.
-    pub(super) slots: Semaphore,
+    /// One for each step that may run at once.
+    pub(super) slots: Slots,
     pub(super) jobs: Mutex<HashMap<String, Arc<Job>>>,
     pub(super) offered: Vec<Offered>,
     pub(super) executor: Option<Executor>,

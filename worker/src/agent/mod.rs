@@ -23,6 +23,7 @@ mod machine;
 mod register;
 mod registry_auth;
 mod running;
+mod slots;
 mod spec;
 mod step;
 mod step_flats;

@@ -68,8 +68,8 @@ pub(super) async fn run(
     // What it waits for is all waited for before it runs: its cache mounts, then a slot.
     let wait = async {
         let caches = take_caches(machine, step, exec, inputs).await?;
-        let permit = machine.slots.acquire().await;
-        Ok::<_, StepError>((caches, permit.expect("the slots are never closed")))
+        let permit = machine.slots.take(|place| tell(machine, job, step, place));
+        Ok::<_, StepError>((caches, permit.await))
     };
     let waited = tokio::select! {
         waited = wait => waited,
@@ -88,6 +88,22 @@ pub(super) async fn run(
         StepError::Failure(failure) => failure,
         StepError::Machine(error) => failure::of_worker(step.step.digest, &error),
     })
+}
+
+/// Has a step's log say something.
+async fn tell(machine: &Machine, job: &Job, step: &JobStep, text: String) {
+    let log = proto::StepLog {
+        stream: 2,
+        data: text.into_bytes().into(),
+    };
+    machine
+        .link
+        .step_event(
+            &job.spec.id,
+            &step.step.digest.to_string(),
+            step_event::Event::Log(log),
+        )
+        .await;
 }
 
 async fn take_caches(
