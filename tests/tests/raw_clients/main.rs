@@ -3,6 +3,7 @@
 //! No client is real here: these speak gRPC by hand, against a running farm.
 
 mod client;
+mod crowd;
 mod files;
 mod graphs;
 
