@@ -60,7 +60,7 @@ async fn record(store: &SqliteStore, number: usize) -> anyhow::Result<()> {
         Claim::Held { by, .. } => bail!("entry {number} is claimed by {by:?}"),
         Claim::Run { generation } => {
             let held = HeldClaim { claim, generation };
-            match store.complete(&held, &result, now()).await? {
+            match store.complete(&held, &result, &[], now()).await? {
                 Completion::Accepted => Ok(()),
                 Completion::Stale => bail!("the claim on entry {number} was given away"),
             }

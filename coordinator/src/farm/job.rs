@@ -80,8 +80,8 @@ pub enum JobEvent {
 /// A job under way.
 pub(super) struct Job {
     pub(super) request: JobRequest,
-    /// Which steps are run anew whatever is stored.
-    pub(super) ignore_cache: HashMap<StepDigest, bool>,
+    /// Where each step is in the order.
+    numbers: HashMap<StepDigest, usize>,
     place: Mutex<Place>,
     events: mpsc::UnboundedSender<JobEvent>,
 }
@@ -100,21 +100,24 @@ impl Job {
     pub(super) fn new(request: JobRequest) -> (Arc<Self>, mpsc::UnboundedReceiver<JobEvent>) {
         // Unbounded, but at most a few events per step of a graph whose size is bounded.
         let (events, receiver) = mpsc::unbounded_channel();
-        let ignore_cache = request
-            .order
-            .steps
-            .iter()
-            .filter_map(|step| Some((step.digest.parse().ok()?, step.ignore_cache)))
+        let steps = request.order.steps.iter().enumerate();
+        let numbers = steps
+            .filter_map(|(number, step)| Some((step.digest.parse().ok()?, number)))
             .collect();
         (
             Arc::new(Self {
                 request,
-                ignore_cache,
+                numbers,
                 place: Mutex::default(),
                 events,
             }),
             receiver,
         )
+    }
+
+    /// One of its steps, as the worker gets it.
+    pub(super) fn step(&self, step: &StepDigest) -> Option<&proto::JobStep> {
+        self.request.order.steps.get(*self.numbers.get(step)?)
     }
 
     /// Tells the planner; it may have left.

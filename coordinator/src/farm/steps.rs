@@ -6,7 +6,7 @@ use std::time::Duration;
 use buildyard_model::{Chain, JobId, LayerId, StepDigest, WorkerId};
 use buildyard_proto::v1::{self as proto, claim_reply, complete_request, failure, step_event};
 use buildyard_proto::{decode_result, encode_result};
-use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, StepResult};
+use buildyard_store::{Claim, ClaimKey, ClaimedBy, Completion, LayerRecord, StepResult};
 use tonic::Status;
 
 use super::attach::internal;
@@ -61,10 +61,10 @@ pub(super) async fn claim(
         .job(&JobId::new(&request.job))
         .ok_or_else(|| Status::cancelled(format!("job {} is not wanted any more", request.job)))?;
     let step: StepDigest = request.step.parse().map_err(malformed("step"))?;
-    let ignore_cache = *job
-        .ignore_cache
-        .get(&step)
-        .ok_or_else(|| Status::invalid_argument("the step is not in the job"))?;
+    let asked = job.step(&step);
+    let ignore_cache = asked
+        .ok_or_else(|| Status::invalid_argument("the step is not in the job"))?
+        .ignore_cache;
     let claim = ClaimKey {
         key: request.key.parse().map_err(malformed("key"))?,
         scope: job.request.scope.clone(),
@@ -217,31 +217,11 @@ async fn succeeded(
         // What is held while it is being removed is found missing later, and made again.
         job.request.host.holds(&chains);
     }
-    let lost = farm
-        .store
-        .renew(
-            &worker.id,
-            std::slice::from_ref(held),
-            now(),
-            farm.config.claim_ttl,
-        )
-        .await
-        .map_err(internal)?;
     // Without a valid claim nothing is taken in. It may still be the repetition of what was recorded.
-    let layers = if lost.is_empty() {
-        &completed.layers[..]
-    } else {
-        &[]
-    };
-    for layer in layers {
-        let id: LayerId = layer.id.parse().map_err(malformed("layer id"))?;
-        farm.layers
-            .put_made(id, &layer.toc, &worker.id, worker.shares_flat_files, now())
-            .await
-            .map_err(|error| {
-                Status::invalid_argument(format!("layer {id} was refused: {error}"))
-            })?;
-    }
+    let is_held = run.as_ref().is_some_and(|run| run.worker == worker.id)
+        || may_be_held(farm, worker, held).await?;
+    let layers = if is_held { &completed.layers[..] } else { &[] };
+    let layers = made(farm, worker, layers).await?;
     let result = StepResult {
         outputs: chains
             .iter()
@@ -259,15 +239,16 @@ async fn succeeded(
             .unwrap_or_else(|| buildyard_model::BuildId::new("")),
         name: owner
             .as_ref()
-            .and_then(|(_, step)| step_name(job.as_deref()?, step))
+            .and_then(|(_, step)| Some(job.as_ref()?.step(step)?.name.clone()))
             .unwrap_or_default(),
         log: None,
     };
     let completion = farm
         .store
-        .complete(held, &result, now())
+        .complete(held, &result, &layers, now())
         .await
         .map_err(internal)?;
+    farm.layers.were_recorded(&layers);
     farm.claims.end(held, RunEnd::Done);
     if completion == Completion::Stale {
         return Ok(proto::CompleteReply { stale: true });
@@ -278,12 +259,33 @@ async fn succeeded(
     Ok(proto::CompleteReply { stale: false })
 }
 
-fn step_name(job: &Job, step: &StepDigest) -> Option<String> {
-    let text = step.to_string();
-    job.request
-        .order
-        .steps
-        .iter()
-        .find(|candidate| candidate.digest == text)
-        .map(|step| step.name.clone())
+/// Whether a claim that this process does not know to be running is its worker's all the same.
+async fn may_be_held(
+    farm: &Farm,
+    worker: &Offer,
+    held: &buildyard_store::HeldClaim,
+) -> Result<bool, Status> {
+    let (shown, ttl) = (std::slice::from_ref(held), farm.config.claim_ttl);
+    let lost = farm.store.renew(&worker.id, shown, now(), ttl).await;
+    Ok(lost.map_err(internal)?.is_empty())
+}
+
+/// Takes in the layers that a step made.
+async fn made(
+    farm: &Farm,
+    worker: &Offer,
+    layers: &[proto::MadeLayer],
+) -> Result<Vec<LayerRecord>, Status> {
+    let mut records = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let id: LayerId = layer.id.parse().map_err(malformed("layer id"))?;
+        let record = farm
+            .layers
+            .made(id, &layer.toc, &worker.id, worker.shares_flat_files, now())
+            .await;
+        records.push(record.map_err(|error| {
+            Status::invalid_argument(format!("layer {id} was refused: {error}"))
+        })?);
+    }
+    Ok(records)
 }

@@ -89,6 +89,18 @@ async fn who_waits_takes_over_from_a_lost_worker_whose_late_result_is_refused() 
 }
 
 #[tokio::test]
+async fn a_step_is_two_messages_and_two_transactions() {
+    let setup = Setup::new(quick()).await;
+    let mut one = setup.worker("one", &[AMD64]).await;
+    let _a = setup.submit("a", AMD64);
+    one.started("a").await;
+    let before = setup.transactions();
+    let claim = one.claim("a").await.run();
+    assert!(!one.complete(&claim).await.stale);
+    assert_eq!(setup.transactions() - before, 2, "the claim and the result");
+}
+
+#[tokio::test]
 async fn a_worker_that_comes_back_in_time_goes_on() {
     let mut config = quick();
     config.worker_grace = Duration::from_secs(20);

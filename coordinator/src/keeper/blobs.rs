@@ -77,6 +77,10 @@ impl BlobWriter for KeptWriter {
         self.writer.write(chunk).await
     }
 
+    fn relax(&mut self) {
+        self.writer.relax();
+    }
+
     async fn commit(mut self: Box<Self>, expected: Option<Digest>) -> Result<BlobInfo, CasError> {
         let blob = self.writer.commit(expected).await?;
         self.claim.bytes = 0;

@@ -23,25 +23,27 @@ fn is_of(toc: &Toc, id: LayerId) -> bool {
 }
 
 impl LayerStore {
-    /// Records a layer that a step made on `worker`. `here`: its flat files are this machine's, so it is published.
-    pub async fn put_made(
+    /// Takes in the TOC of a layer that a step made on `worker`. `here`: its flat files are this machine's, so it is published.
+    /// Returns the record, which goes into the store with the step's result. Neither is waited for to be on the disk: a layer
+    /// whose TOC is lost is a miss.
+    pub async fn made(
         &self,
         id: LayerId,
         toc_bytes: &[u8],
         worker: &WorkerId,
         here: bool,
         now: UnixMillis,
-    ) -> Result<(), LayersError> {
+    ) -> Result<LayerRecord, LayersError> {
         let toc = Toc::decode_shared(toc_bytes).map_err(|error| LayersError::Toc(id, error))?;
         if toc.layer_id() != id {
             return Err(LayersError::WrongToc(id));
         }
-        let digest = buildyard_cas::put(self.blobs.as_ref(), toc_bytes.to_vec())
+        let digest = buildyard_cas::put_relaxed(self.blobs.as_ref(), toc_bytes.to_vec())
             .await?
             .digest;
         let flats = named_bytes(&toc);
         let published = here || self.missing(&toc)?.is_empty();
-        let record = LayerRecord {
+        Ok(LayerRecord {
             id,
             toc: Some(digest),
             toc_size: toc_bytes.len() as u64,
@@ -50,10 +52,14 @@ impl LayerStore {
             made_by: Some(worker.clone()),
             published,
             created: now,
-        };
-        self.store.put_layers(&[record]).await?;
-        self.memory.forget(&id);
-        Ok(())
+        })
+    }
+
+    /// Layers were recorded anew: what is kept of them may be of another making.
+    pub fn were_recorded(&self, layers: &[LayerRecord]) {
+        for layer in layers {
+            self.memory.forget(&layer.id);
+        }
     }
 
     /// Records a layer that the coordinator made itself (a build context). Its flat files are here. An equal layer that is

@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use buildyard_model::Digest;
@@ -60,6 +61,11 @@ impl DiskBlobs {
         Ok(Self {
             layout: Arc::new(layout),
         })
+    }
+
+    /// How often this process has waited for the disk.
+    pub fn syncs(&self) -> u64 {
+        self.layout.syncs.load(Ordering::Relaxed)
     }
 
     /// Where the blob's file is or would be.
@@ -159,6 +165,8 @@ struct Layout {
     blobs: PathBuf,
     tmp: PathBuf,
     durability: Durability,
+    /// How often the disk was waited for.
+    syncs: AtomicU64,
 }
 
 impl Layout {
@@ -167,6 +175,7 @@ impl Layout {
             blobs: dir.join("blobs/sha256"),
             tmp: dir.join("tmp"),
             durability,
+            syncs: AtomicU64::new(0),
         };
         match std::fs::remove_dir_all(&layout.tmp) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -46,7 +46,7 @@ pub use disk::{DiskBlobs, Durability, open_disk};
 pub use error::{CasError, Damaged, is_damaged};
 pub use limit::{BadSizeLimit, SizeLimit};
 pub use memory::MemoryBlobs;
-pub use read::{BlobReader, put, read_all};
+pub use read::{BlobReader, put, put_relaxed, read_all};
 pub use verified::Verified;
 
 /// The range of a whole blob, whatever its size.
@@ -87,6 +87,10 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
 pub trait BlobWriter: Send {
     /// Appends bytes. After an error the writer is of no use any more.
     async fn write(&mut self, chunk: Bytes) -> Result<(), CasError>;
+
+    /// Its commit need not wait for the disk: what refers to the blob is not waited for either, or can do without it. A crash
+    /// of the machine may then leave it empty or short, which is found when it is read whole.
+    fn relax(&mut self) {}
 
     /// Makes the blob visible, all at once. With `expected`, only if that is its digest
     /// ([`CasError::Mismatch`] otherwise). A blob that exists is replaced by the same bytes, which heals a damaged one.

@@ -102,6 +102,17 @@ pub async fn put(
     writer.commit(None).await
 }
 
+/// Like [`put`], without waiting for the disk (see [`BlobWriter::relax`](crate::BlobWriter::relax)).
+pub async fn put_relaxed(
+    blobs: &dyn BlobStore,
+    bytes: impl Into<Bytes> + Send,
+) -> Result<BlobInfo, CasError> {
+    let mut writer = blobs.writer().await?;
+    writer.relax();
+    writer.write(bytes.into()).await?;
+    writer.commit(None).await
+}
+
 /// `range` as far as it lies in a blob of `size` bytes: where to begin, and how many bytes.
 pub(crate) fn clip(range: &std::ops::Range<u64>, size: u64) -> (u64, u64) {
     let start = range.start.min(size);

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     BlobStore, CasError, DiskBlobs, Durability, MemoryBlobs, Verified, WHOLE, is_damaged,
-    open_disk, put, read_all, suite,
+    open_disk, put, put_relaxed, read_all, suite,
 };
 
 async fn disk(durability: Durability) -> (tempfile::TempDir, Verified<DiskBlobs>) {
@@ -240,4 +240,19 @@ async fn no_room_is_told_apart_on_a_full_disk() {
     put(&blobs, vec![2; 500 << 10])
         .await
         .expect("there is room again");
+}
+
+#[tokio::test]
+async fn what_is_relaxed_does_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let blobs = DiskBlobs::open(dir.path(), Durability::Synced)
+        .await
+        .expect("opened");
+    let relaxed = put_relaxed(&blobs, "a step's table of contents").await;
+    let relaxed = relaxed.expect("stored").digest;
+    assert_eq!(blobs.syncs(), 0);
+    let found = blobs.stat(relaxed).await.expect("looked");
+    assert!(found.is_some());
+    put(&blobs, "an image's manifest").await.expect("stored");
+    assert_eq!(blobs.syncs(), 3, "the file, its name, its new directory");
 }

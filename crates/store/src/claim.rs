@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use buildyard_model::{BuildId, JobId, Scope, StepDigest, StepKey, WorkerId};
 
-use crate::{StepResult, StoreError, UnixMillis};
+use crate::{LayerRecord, StepResult, StoreError, UnixMillis};
 
 /// What can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -129,12 +129,14 @@ pub trait Claims: Send + Sync {
         ttl: Duration,
     ) -> Result<Vec<HeldClaim>, StoreError>;
 
-    /// Records a step's result and ends its claim. `result.worker` must be the claim's. Under `only_for` the result is
-    /// also the shared one from now on. Repeating it after a lost answer is `Accepted` again.
+    /// Records a step's result, with the `layers` that are new in it as [`Layers::put_layers`](crate::Layers::put_layers) does,
+    /// and ends its claim. `result.worker` must be the claim's. Under `only_for` the result is also the shared one from now on.
+    /// Repeating it after a lost answer is `Accepted` again. Nothing is recorded of what is `Stale`.
     async fn complete(
         &self,
         held: &HeldClaim,
         result: &StepResult,
+        layers: &[LayerRecord],
         now: UnixMillis,
     ) -> Result<Completion, StoreError>;
 

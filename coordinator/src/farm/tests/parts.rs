@@ -134,6 +134,11 @@ impl Setup {
         }
     }
 
+    /// How many transactions were begun so far.
+    pub(super) fn transactions(&self) -> u64 {
+        self.store.transactions()
+    }
+
     /// A new process of this name, registered.
     pub(super) async fn worker(&self, name: &str, platforms: &[&str]) -> Fake {
         let mut worker = self.worker_later(name, platforms).await.unwrap().unwrap();

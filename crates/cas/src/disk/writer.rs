@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use buildyard_model::Digest;
@@ -20,6 +21,7 @@ const GATHER: usize = 256 << 10;
 /// A blob on its way. The file is removed when this is dropped.
 pub(super) struct DiskWriter {
     layout: Arc<Layout>,
+    durability: Durability,
     gathered: Vec<u8>,
     /// `None` while a thread has it, so for good after a failed or abandoned write.
     open: Option<Open>,
@@ -55,6 +57,7 @@ impl DiskWriter {
             size: 0,
         };
         Ok(Self {
+            durability: layout.durability,
             layout,
             gathered: Vec::new(),
             open: Some(open),
@@ -91,15 +94,24 @@ impl BlobWriter for DiskWriter {
         self.append(chunk).await
     }
 
+    fn relax(&mut self) {
+        self.durability = Durability::Lazy;
+    }
+
     async fn commit(mut self: Box<Self>, expected: Option<Digest>) -> Result<BlobInfo, CasError> {
         self.flush().await?;
         let open = self.open.take().ok_or(CasError::Abandoned)?;
-        let layout = self.layout.clone();
-        blocking(move || finish(&layout, open, expected)).await
+        let (layout, durability) = (self.layout.clone(), self.durability);
+        blocking(move || finish(&layout, durability, open, expected)).await
     }
 }
 
-fn finish(layout: &Layout, open: Open, expected: Option<Digest>) -> Result<BlobInfo, CasError> {
+fn finish(
+    layout: &Layout,
+    durability: Durability,
+    open: Open,
+    expected: Option<Digest>,
+) -> Result<BlobInfo, CasError> {
     let actual = Digest::from_bytes(open.hasher.finalize().into());
     if let Some(expected) = expected
         && expected != actual
@@ -108,12 +120,13 @@ fn finish(layout: &Layout, open: Open, expected: Option<Digest>) -> Result<BlobI
     }
     let path = layout.path_of(actual);
     let failed = |error| CasError::io("storing a blob at", &path, error);
-    if layout.durability == Durability::Synced {
+    if durability == Durability::Synced {
+        layout.syncs.fetch_add(1, Ordering::Relaxed);
         open.file.as_file().sync_data().map_err(failed)?;
     }
-    place(open.file, &path, layout.durability).map_err(failed)?;
-    if layout.durability == Durability::Synced {
-        sync_parent(&path).map_err(failed)?;
+    place(layout, open.file, &path, durability).map_err(failed)?;
+    if durability == Durability::Synced {
+        sync_parent(layout, &path).map_err(failed)?;
     }
     Ok(BlobInfo {
         digest: actual,
@@ -122,7 +135,12 @@ fn finish(layout: &Layout, open: Open, expected: Option<Digest>) -> Result<BlobI
 }
 
 /// Renames the file to `path`, whose directory is made where it is the first one there.
-fn place(file: NamedTempFile, path: &Path, durability: Durability) -> io::Result<()> {
+fn place(
+    layout: &Layout,
+    file: NamedTempFile,
+    path: &Path,
+    durability: Durability,
+) -> io::Result<()> {
     let refused = match file.persist(path) {
         Ok(_) => return Ok(()),
         Err(refused) if refused.error.kind() == io::ErrorKind::NotFound => refused,
@@ -131,7 +149,7 @@ fn place(file: NamedTempFile, path: &Path, durability: Durability) -> io::Result
     if let Some(shard) = path.parent() {
         std::fs::create_dir_all(shard)?;
         if durability == Durability::Synced {
-            sync_parent(shard)?;
+            sync_parent(layout, shard)?;
         }
     }
     let placed = refused.file.persist(path);
@@ -139,7 +157,8 @@ fn place(file: NamedTempFile, path: &Path, durability: Durability) -> io::Result
 }
 
 /// Makes the rename last.
-fn sync_parent(path: &Path) -> io::Result<()> {
+fn sync_parent(layout: &Layout, path: &Path) -> io::Result<()> {
+    layout.syncs.fetch_add(1, Ordering::Relaxed);
     match path.parent() {
         Some(parent) => std::fs::File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -11,10 +11,11 @@ use sqlx::SqliteConnection;
 use super::SqliteStore;
 use super::columns::{During, digest, int, to_json, uint};
 use super::db::commit;
+use super::layers::put_layer;
 use super::results::{only_for, replace_result, select_result};
 use crate::{
-    Claim, ClaimKey, ClaimedBy, Claims, Completion, Generation, HeldClaim, Lapsed, StepResult,
-    StoreError, UnixMillis,
+    Claim, ClaimKey, ClaimedBy, Claims, Completion, Generation, HeldClaim, Lapsed, LayerRecord,
+    StepResult, StoreError, UnixMillis,
 };
 
 #[async_trait]
@@ -72,6 +73,7 @@ impl Claims for SqliteStore {
         &self,
         held: &HeldClaim,
         result: &StepResult,
+        layers: &[LayerRecord],
         now: UnixMillis,
     ) -> Result<Completion, StoreError> {
         let mut tx = self.db.write().await?;
@@ -83,6 +85,9 @@ impl Claims for SqliteStore {
             } else {
                 Completion::Stale
             });
+        }
+        for layer in layers {
+            put_layer(&mut tx, layer).await?;
         }
         replace_result(&mut tx, &held.claim, held.generation, result, now).await?;
         if held.claim.only_for.is_some() {

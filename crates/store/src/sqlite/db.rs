@@ -171,7 +171,7 @@ mod tests {
                 error,
                 StoreError::Newer {
                     found: 9000,
-                    known: 1,
+                    known: 2,
                     ..
                 }
             ),

@@ -70,7 +70,11 @@ impl Layers for SqliteStore {
     }
 }
 
-async fn put_layer(tx: &mut SqliteConnection, layer: &LayerRecord) -> Result<(), StoreError> {
+/// Records one layer, see [`Layers::put_layers`].
+pub(super) async fn put_layer(
+    tx: &mut SqliteConnection,
+    layer: &LayerRecord,
+) -> Result<(), StoreError> {
     if let (Some(_), Some(pulled)) = (layer.toc, &layer.pulled)
         && has_other_blob(tx, layer.id, pulled.blob).await?
     {

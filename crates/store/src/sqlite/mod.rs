@@ -4,6 +4,7 @@
 //! connection of the transaction that its caller began ([`db::Db`] is the only way to begin one).
 
 mod builds;
+mod chains;
 mod claims;
 mod columns;
 mod db;
@@ -34,8 +35,10 @@ impl SqliteStore {
     /// Opens the database at `path`, makes it if it is missing, and brings its schema up to date. A database of a
     /// newer program is left alone and refused.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = db::Db::open(path).await?;
+        chains::convert_results(&db).await?;
         Ok(Self {
-            db: db::Db::open(path).await?,
+            db,
             uses: uses::Uses::default(),
         })
     }

@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use buildyard_model::{BuildId, Chain, LayerId, Scope, StepKey, WorkerId};
+use buildyard_model::{BuildId, LayerId, Scope, StepKey, WorkerId};
 use serde_json::json;
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use super::columns::{
-    During, corrupt, digest, from_json, hex_list, in_order, int, parse, to_json, uint,
-};
+use super::chains;
+use super::columns::{During, corrupt, digest, hex_list, in_order, int, parse, to_json, uint};
 use super::db::commit;
 use crate::{ClaimKey, Generation, Results, StepResult, StoreError, UnixMillis};
 
@@ -41,10 +40,11 @@ impl Results for SqliteStore {
             .map(|((key, scope), at)| json!({"key": key.digest().hex(), "scope": scope, "at": at}))
             .collect();
         let uses = to_json(&rows);
+        let last = noted.values().copied().max().unwrap_or(UnixMillis(0));
         let mut tx = self.db.write().await?;
         update_results_used(&mut tx, &uses).await?;
-        update_flats_used(&mut tx, &uses).await?;
-        update_tocs_used(&mut tx, &uses).await?;
+        update_flats_used(&mut tx, &uses, last).await?;
+        update_tocs_used(&mut tx, &uses, last).await?;
         commit(tx).await?;
         Ok(noted.len())
     }
@@ -76,6 +76,7 @@ impl Results for SqliteStore {
     async fn forget_unused(&self, before: UnixMillis, limit: u32) -> Result<usize, StoreError> {
         let mut tx = self.db.write().await?;
         let forgotten = delete_unused(&mut tx, before, limit).await?;
+        chains::delete_loose(&mut tx).await?;
         commit(tx).await?;
         Ok(forgotten)
     }
@@ -106,10 +107,9 @@ impl ResultRow {
         uint("results.generation", self.generation).map(Generation)
     }
 
-    fn result(self) -> Result<StepResult, StoreError> {
-        let outputs: Vec<Option<Chain>> = from_json("results.outputs", &self.outputs)?;
+    fn result(self, chains: &chains::Read) -> Result<StepResult, StoreError> {
         Ok(StepResult {
-            outputs,
+            outputs: chains.outputs(&self.outputs)?,
             created: UnixMillis(self.created_at),
             duration: Duration::from_millis(uint("results.duration_ms", self.duration_ms)?),
             worker: WorkerId::new(self.worker),
@@ -142,11 +142,12 @@ async fn select_results(
     )
     .bind(hex_list(keys.into_iter().map(|key| key.0.as_bytes())))
     .bind(scope.as_str())
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await
     .during("looking up results")?;
+    let chains = chains::read(tx, rows.iter().map(|row| row.outputs.as_str())).await?;
     rows.into_iter()
-        .map(|row| Ok((row.key()?, row.result()?)))
+        .map(|row| Ok((row.key()?, row.result(&chains)?)))
         .collect()
 }
 
@@ -160,11 +161,14 @@ pub(super) async fn select_result(
             .bind(&claim.key.0.as_bytes()[..])
             .bind(claim.scope.as_str())
             .bind(only_for(claim))
-            .fetch_optional(tx)
+            .fetch_optional(&mut *tx)
             .await
             .during("looking up a claim's result")?;
-    row.map(|row| Ok((row.generation()?, row.result()?)))
-        .transpose()
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let chains = chains::read(tx, std::iter::once(row.outputs.as_str())).await?;
+    Ok(Some((row.generation()?, row.result(&chains)?)))
 }
 
 /// Records a result in the place of the one before.
@@ -176,8 +180,9 @@ pub(super) async fn replace_result(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     delete_exactly(tx, claim).await?;
-    let id = insert_result(tx, claim, generation, result, now).await?;
-    insert_result_layers(tx, id, result).await
+    let outputs = chains::insert_chains(tx, &result.outputs).await?;
+    let id = insert_result(tx, claim, generation, result, &outputs, now).await?;
+    chains::insert_result_chains(tx, id, &outputs).await
 }
 
 /// How a claim's `only_for` is stored: part of a unique key, where NULL would not do.
@@ -201,6 +206,7 @@ async fn insert_result(
     claim: &ClaimKey,
     generation: Generation,
     result: &StepResult,
+    outputs: &str,
     now: UnixMillis,
 ) -> Result<i64, StoreError> {
     let duration = u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX);
@@ -213,7 +219,7 @@ async fn insert_result(
     .bind(claim.scope.as_str())
     .bind(only_for(claim))
     .bind(int(generation.0))
-    .bind(to_json(&result.outputs))
+    .bind(outputs)
     .bind(result.created.0)
     .bind(int(duration))
     .bind(result.worker.as_str())
@@ -226,21 +232,6 @@ async fn insert_result(
     .fetch_one(tx)
     .await
     .during("recording a result")
-}
-
-async fn insert_result_layers(
-    tx: &mut SqliteConnection,
-    id: i64,
-    result: &StepResult,
-) -> Result<(), StoreError> {
-    let layers = result.outputs.iter().flatten().flat_map(|chain| &chain.0);
-    sqlx::query("INSERT OR IGNORE INTO result_layers (layer, result) SELECT unhex(value), ?2 FROM json_each(?1)")
-        .bind(hex_list(layers.map(|layer| layer.0.as_bytes())))
-        .bind(id)
-        .execute(tx)
-        .await
-        .during("recording a result's layers")?;
-    Ok(())
 }
 
 async fn delete_result(
@@ -263,8 +254,10 @@ pub(super) async fn delete_results_with(
     layers: &[LayerId],
 ) -> Result<usize, StoreError> {
     let done = sqlx::query(
-        "DELETE FROM results WHERE id IN (SELECT result_layers.result FROM json_each(?1) AS lost \
-         JOIN result_layers ON result_layers.layer = unhex(lost.value))",
+        "WITH RECURSIVE base (id) AS (SELECT chains.id FROM json_each(?1) AS lost \
+             JOIN chains ON chains.layer = unhex(lost.value)), above (id) AS (SELECT id FROM base UNION SELECT chains.id FROM above JOIN chains ON chains.below = above.id) \
+         DELETE FROM results WHERE id IN (SELECT result_chains.result FROM above \
+             JOIN result_chains ON result_chains.chain = above.id)",
     )
     .bind(hex_list(layers.iter().map(|layer| layer.0.as_bytes())))
     .execute(tx)
@@ -291,9 +284,10 @@ async fn delete_unpublished_of(
     worker: &WorkerId,
 ) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar(
-        "DELETE FROM results WHERE id IN (SELECT result_layers.result FROM layers \
-         JOIN result_layers ON result_layers.layer = layers.id \
-         WHERE layers.published = 0 AND layers.made_by = ?1) RETURNING name",
+        "WITH RECURSIVE base (id) AS (SELECT chains.id FROM layers JOIN chains ON chains.layer = layers.id \
+             WHERE layers.published = 0 AND layers.made_by = ?1), above (id) AS (SELECT id FROM base UNION SELECT chains.id FROM above JOIN chains ON chains.below = above.id) \
+         DELETE FROM results WHERE id IN (SELECT result_chains.result FROM above \
+             JOIN result_chains ON result_chains.chain = above.id) RETURNING name",
     )
     .bind(worker.as_str())
     .fetch_all(tx)
@@ -331,17 +325,24 @@ async fn update_results_used(tx: &mut SqliteConnection, uses: &str) -> Result<()
     Ok(())
 }
 
-/// A result's layers are used when it is: their flat files …
-async fn update_flats_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), StoreError> {
+/// A result's layers are used when it is: their flat files … What results have in common is noted once, at the latest of the uses.
+async fn update_flats_used(
+    tx: &mut SqliteConnection,
+    uses: &str,
+    last: UnixMillis,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE usage SET used_at = max(usage.used_at, used.at) FROM \
-         (SELECT lower(hex(layer_flats.flat)) AS id, max(noted.value ->> 'at') AS at FROM json_each(?1) AS noted \
-          JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
-          JOIN result_layers ON result_layers.result = results.id \
-          JOIN layer_flats ON layer_flats.layer = result_layers.layer GROUP BY 1) AS used \
+        "WITH RECURSIVE part (id) AS (SELECT result_chains.chain FROM json_each(?1) AS noted \
+             JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
+             JOIN result_chains ON result_chains.result = results.id \
+             UNION SELECT chains.below FROM part JOIN chains ON chains.id = part.id WHERE chains.below IS NOT NULL) \
+         UPDATE usage SET used_at = max(usage.used_at, ?2) FROM \
+             (SELECT DISTINCT lower(hex(layer_flats.flat)) AS id FROM part JOIN chains ON chains.id = part.id \
+              JOIN layer_flats ON layer_flats.layer = chains.layer) AS used \
          WHERE usage.kind = 'flat' AND usage.id = used.id",
     )
     .bind(uses)
+    .bind(last.0)
     .execute(tx)
     .await
     .during("noting the use of flat files")?;
@@ -349,17 +350,23 @@ async fn update_flats_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), 
 }
 
 /// … and the blobs with their TOCs.
-async fn update_tocs_used(tx: &mut SqliteConnection, uses: &str) -> Result<(), StoreError> {
+async fn update_tocs_used(
+    tx: &mut SqliteConnection,
+    uses: &str,
+    last: UnixMillis,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE usage SET used_at = max(usage.used_at, used.at) FROM \
-         (SELECT 'sha256:' || lower(hex(layers.toc)) AS id, max(noted.value ->> 'at') AS at \
-          FROM json_each(?1) AS noted \
-          JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
-          JOIN result_layers ON result_layers.result = results.id \
-          JOIN layers ON layers.id = result_layers.layer GROUP BY 1) AS used \
+        "WITH RECURSIVE part (id) AS (SELECT result_chains.chain FROM json_each(?1) AS noted \
+             JOIN results ON results.key = unhex(noted.value ->> 'key') AND results.scope = noted.value ->> 'scope' \
+             JOIN result_chains ON result_chains.result = results.id \
+             UNION SELECT chains.below FROM part JOIN chains ON chains.id = part.id WHERE chains.below IS NOT NULL) \
+         UPDATE usage SET used_at = max(usage.used_at, ?2) FROM \
+             (SELECT DISTINCT 'sha256:' || lower(hex(layers.toc)) AS id FROM part JOIN chains ON chains.id = part.id \
+              JOIN layers ON layers.id = chains.layer) AS used \
          WHERE usage.kind = 'blob' AND usage.id = used.id",
     )
     .bind(uses)
+    .bind(last.0)
     .execute(tx)
     .await
     .during("noting the use of TOCs")?;

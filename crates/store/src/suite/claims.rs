@@ -35,7 +35,7 @@ pub(crate) async fn a_claim_is_given_once(store: &dyn Store) {
     assert!(other > generation);
     let outcome = result("one", &["x"]);
     let completion = store
-        .complete(&held(&claim, generation), &outcome, at(2))
+        .complete(&held(&claim, generation), &outcome, &[], at(2))
         .await
         .expect("completed");
     assert_eq!(completion, Completion::Accepted);
@@ -58,14 +58,14 @@ pub(crate) async fn a_lapsed_claim_is_given_away(store: &dyn Store) {
         .expect("renewed");
     assert_eq!(lost, [held(&claim, first)]);
     let late = store
-        .complete(&held(&claim, first), &result("one", &["x"]), at(31))
+        .complete(&held(&claim, first), &result("one", &["x"]), &[], at(31))
         .await
         .expect("asked");
     assert_eq!(late, Completion::Stale);
     assert!(!store.release(&held(&claim, first)).await.expect("asked"));
     assert_eq!(lookup(store, "a", at(31)).await, None);
     let right = store
-        .complete(&held(&claim, second), &result("two", &["y"]), at(32))
+        .complete(&held(&claim, second), &result("two", &["y"]), &[], at(32))
         .await
         .expect("completed");
     assert_eq!(right, Completion::Accepted);
@@ -147,7 +147,7 @@ pub(crate) async fn a_lost_answer_may_be_asked_for_again(store: &dyn Store) {
     let outcome = result("one", &["x"]);
     for _ in 0..2 {
         let completion = store
-            .complete(&held(&claim, generation), &outcome, at(7))
+            .complete(&held(&claim, generation), &outcome, &[], at(7))
             .await
             .expect("completed");
         assert_eq!(completion, Completion::Accepted);
@@ -158,14 +158,19 @@ pub(crate) async fn only_the_holder_completes(store: &dyn Store) {
     let claim = claim_of("a");
     let generation = take(store, &claim, "one", at(0)).await;
     let stranger = store
-        .complete(&held(&claim, generation), &result("two", &["x"]), at(1))
+        .complete(
+            &held(&claim, generation),
+            &result("two", &["x"]),
+            &[],
+            at(1),
+        )
         .await
         .expect("asked");
     assert_eq!(stranger, Completion::Stale);
     let elsewhere = held(&claim_of("b"), generation);
     assert_eq!(
         store
-            .complete(&elsewhere, &result("one", &["x"]), at(1))
+            .complete(&elsewhere, &result("one", &["x"]), &[], at(1))
             .await
             .expect("asked"),
         Completion::Stale
@@ -216,7 +221,12 @@ pub(crate) async fn no_cache_runs_once_per_build(store: &dyn Store) {
         "others use what is there"
     );
     store
-        .complete(&held(&anew, generation), &result("two", &["new"]), at(3))
+        .complete(
+            &held(&anew, generation),
+            &result("two", &["new"]),
+            &[],
+            at(3),
+        )
         .await
         .expect("completed");
     assert_eq!(
@@ -290,7 +300,12 @@ pub(crate) async fn many_ask_at_once(store: &dyn Store) {
         panic!("{running:?}")
     };
     store
-        .complete(&held(&claim, *generation), &result(worker, &["x"]), at(1))
+        .complete(
+            &held(&claim, *generation),
+            &result(worker, &["x"]),
+            &[],
+            at(1),
+        )
         .await
         .expect("completed");
     let answers = futures_all(names.iter().map(|name| ask(store, &claim, name, at(2)))).await;

@@ -151,7 +151,7 @@ impl Model {
         let valid = self.is_valid(&held);
         let repeated = self.done.get(&held.claim) == Some(&held.generation);
         let completion = store
-            .complete(&held, &result(worker, &["x"]), at(self.now))
+            .complete(&held, &result(worker, &["x"]), &[], at(self.now))
             .await
             .expect("asked");
         assert_eq!(

@@ -129,7 +129,7 @@ async fn record(store: &dyn crate::Store, claim: &ClaimKey, result: &StepResult,
         panic!("{claimed:?}")
     };
     let completion = store
-        .complete(&held(claim, generation), result, now)
+        .complete(&held(claim, generation), result, &[], now)
         .await
         .expect("completed");
     assert_eq!(completion, crate::Completion::Accepted);
