@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use buildyard_model::{JobId, Mark, WorkerId};
 use buildyard_proto::v1::{self as proto, from_worker, to_worker};
 use buildyard_scheduler::HeldChange;
-use buildyard_store::WorkerRecord;
+use buildyard_store::{HeldClaim, WorkerRecord};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::claims::RunEnd;
+use super::claims::{JobStep, RunEnd};
 use super::convert::{held_from, held_to};
 use super::job::Job;
 use super::workers::{Line, Offer};
@@ -55,7 +55,7 @@ pub(super) async fn attach(
     let record = record(&offer);
     farm.store.put_worker(&record).await.map_err(internal)?;
     farm.note_known(record);
-    let registered = welcome(farm, &offer, &register).await?;
+    let registered = welcome(farm, &offer, &register, line.resumed).await?;
     farm.workers
         .order(&offer.id, to_worker::Order::Registered(registered));
     if line.resumed {
@@ -111,12 +111,14 @@ async fn welcome(
     farm: &Farm,
     offer: &Offer,
     register: &proto::Register,
+    resumed: bool,
 ) -> Result<proto::Registered, Status> {
     let held = register
         .claims
         .iter()
         .map(held_from)
         .collect::<Result<Vec<_>, _>>()?;
+    give_unheard_away(farm, &offer.id, &held, &register.jobs, resumed).await?;
     let mut lost = farm
         .store
         .renew(&offer.id, &held, now(), farm.config.claim_ttl)
@@ -144,6 +146,35 @@ async fn welcome(
         lost_claims: lost.iter().map(held_to).collect(),
         lost_jobs,
     })
+}
+
+/// Gives up the claims whose answers never reached the worker: it does not show them, and will not ask for them again. What
+/// it asks for again, as its job goes on, it is given again.
+async fn give_unheard_away(
+    farm: &Farm,
+    worker: &WorkerId,
+    shown: &[HeldClaim],
+    jobs: &[String],
+    resumed: bool,
+) -> Result<(), Status> {
+    if !resumed {
+        // Of another coordinator's time: what is shown is renewed next.
+        let lapsed = farm.store.release_worker(worker, now()).await;
+        lapsed.map_err(internal)?;
+        return Ok(());
+    }
+    for run in farm.claims.of(worker) {
+        let asks_again = |(job, _): &JobStep| {
+            jobs.iter().any(|shown| shown == job.as_str()) && farm.job(job).is_some()
+        };
+        if shown.contains(&run.held) || run.owner.as_ref().is_some_and(asks_again) {
+            continue;
+        }
+        tracing::info!(worker_id = %worker, key = %run.held.claim.key, "a worker came back without a claim that it was given");
+        farm.store.release(&run.held).await.map_err(internal)?;
+        farm.claims.end(&run.held, RunEnd::GivenUp);
+    }
+    Ok(())
 }
 
 /// Jobs that this worker had before it came back but does not show: it never got the order, or their end was lost on the way.

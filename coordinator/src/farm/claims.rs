@@ -206,6 +206,13 @@ impl Claims {
             .cloned()
     }
 
+    /// What runs on a worker.
+    pub(super) fn of(&self, worker: &WorkerId) -> Vec<Arc<Run>> {
+        let runs = self.lock();
+        let of_worker = runs.values().filter(|run| run.worker == *worker);
+        of_worker.cloned().collect()
+    }
+
     /// How many steps run on a worker.
     pub(super) fn running_on(&self, worker: &WorkerId) -> u32 {
         let runs = self.lock();

@@ -121,24 +121,31 @@ async fn take(farm: &Arc<Farm>, claim: &ClaimKey, by: &ClaimedBy) -> Result<Clai
     let tasks = farm.tasks.clone();
     let taken = tasks.spawn(async move {
         let gives_claims = farm.gives_claims.read().await;
-        if !*gives_claims {
-            return Err(Status::unavailable(STOPPING));
-        }
-        let ttl = farm.config.claim_ttl;
-        let taken = farm.store.claim_step(&claim, &by, now(), ttl).await;
-        let taken = taken.map_err(internal)?;
-        if let Claim::Run { generation } = taken {
-            let owner = (by.job.clone(), by.step);
-            farm.claims.begin(claim, generation, owner, by.worker);
-        }
+        let taken = match *gives_claims {
+            true => ask(&farm, claim, &by).await,
+            false => Err(Status::unavailable(STOPPING)),
+        };
         // A job that was given up before it joined has not been counted among those who left.
         if farm.job(&by.job).is_none() {
             farm.stop_unwanted(&by.job, NOT_WANTED);
             return Err(Status::cancelled(format!("job {} {NOT_WANTED}", by.job)));
         }
-        Ok(taken)
+        taken
     });
     taken.await.map_err(internal)?
+}
+
+/// Asks the store, and notes a claim that it gives.
+async fn ask(farm: &Farm, claim: ClaimKey, by: &ClaimedBy) -> Result<Claim, Status> {
+    let ttl = farm.config.claim_ttl;
+    let taken = farm.store.claim_step(&claim, by, now(), ttl).await;
+    let taken = taken.map_err(internal)?;
+    if let Claim::Run { generation } = taken {
+        let owner = (by.job.clone(), by.step);
+        farm.claims
+            .begin(claim, generation, owner, by.worker.clone());
+    }
+    Ok(taken)
 }
 
 type Waiting = (

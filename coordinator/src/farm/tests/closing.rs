@@ -14,6 +14,7 @@ fn patient() -> FarmConfig {
     FarmConfig {
         worker_grace: Duration::from_secs(60),
         settle_within: Duration::from_secs(60),
+        claim_ttl: Duration::from_secs(24 * 3600),
         ..FarmConfig::default()
     }
 }
@@ -119,6 +120,45 @@ async fn a_worker_that_comes_back_while_the_coordinator_stops_is_told_everything
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_claim_that_its_worker_never_heard_of_is_given_away_when_it_comes_back_without_it() {
+    let setup = Setup::new(patient()).await;
+    let (one, _unheard) = running(&setup).await;
+    let mut two = setup.worker("two", &[AMD64]).await;
+    let gone = one.disconnect();
+    setup.wait_connected(1).await;
+    let _b = setup.submit("b", AMD64);
+    two.started("b").await;
+    let waiting = two.claim_later("b");
+    setup.wait_watched().await;
+    setup.farm.cancel(&JobId::new("a"), "its client left");
+    let mut back = gone.reconnect(vec![], vec!["a".into()]).await;
+    assert_eq!(back.registered().await.lost_jobs, ["a"]);
+    let answer = waiting.await.unwrap().answer();
+    assert!(matches!(answer, claim_reply::Answer::Run(_)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_claim_that_is_asked_for_again_is_not_given_away_when_its_worker_comes_back() {
+    let setup = Setup::new(patient()).await;
+    let (one, unheard) = running(&setup).await;
+    let mut back = one.disconnect().reconnect(vec![], vec!["a".into()]).await;
+    back.registered().await;
+    assert_eq!(back.claim("a").await.run(), unheard);
+    assert!(!back.complete(&unheard).await.stale);
+}
+
+#[tokio::test]
+async fn a_claim_of_a_killed_coordinators_time_that_its_worker_does_not_show_is_free() {
+    let setup = Setup::new(patient()).await;
+    let (one, _unheard) = running(&setup).await;
+    let gone = one.disconnect();
+    let setup = setup.next(patient()).await;
+    let mut back = gone.of(&setup).reconnect(vec![], vec![]).await;
+    back.registered().await;
+    is_free(&setup, &mut back).await;
 }
 
 #[tokio::test]
