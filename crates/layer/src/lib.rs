@@ -14,6 +14,7 @@ mod diff;
 mod draft;
 mod encode;
 pub mod erofs;
+mod extend;
 mod extent_source;
 pub mod fileop;
 mod flat;

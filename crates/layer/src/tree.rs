@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use buildyard_model::FlatId;
 
+use crate::extend;
 use crate::merge;
 use crate::path::{self, path_cmp};
 use crate::resolve::{self, Follow, ResolveError, Step};
@@ -115,11 +116,18 @@ impl Tree {
         }
     }
 
-    /// This tree with one more layer on top.
+    /// This tree with one more layer on top: what merging all layers yields, at the price of the new one and of a copy.
     pub fn with(&self, layer: Arc<Toc>) -> Self {
-        let mut layers = self.layers.clone();
+        let extended = extend::extend(self, &layer);
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        layers.extend_from_slice(&self.layers);
         layers.push(layer);
-        Self::merge(&layers)
+        Self {
+            layers,
+            implied: extended.implied,
+            slots: extended.slots,
+            unresolved: extended.unresolved,
+        }
     }
 
     /// The layers it was merged from, lowest first.
@@ -231,13 +239,21 @@ impl Tree {
         writer.finish(&flats, self.names())
     }
 
-    fn find(&self, path: &[u8]) -> Option<usize> {
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(crate) fn implied(&self) -> &[Entry] {
+        &self.implied
+    }
+
+    pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
         self.slots
             .binary_search_by(|slot| path_cmp(&self.entry(slot.path).path, path))
             .ok()
     }
 
-    fn entry(&self, at: At) -> &Entry {
+    pub(crate) fn entry(&self, at: At) -> &Entry {
         match self.layers.get(at.layer as usize) {
             Some(layer) => &layer.entries[at.entry as usize],
             None => &self.implied[at.entry as usize],

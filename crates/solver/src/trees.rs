@@ -102,12 +102,24 @@ impl Trees {
         if let Some(tree) = self.lock().trees.get(&id) {
             return Ok(Some(tree.clone()));
         }
-        let Some(layers) = all(chain, tocs).await? else {
+        let below = chain.0.split_last().and_then(|(top, below)| {
+            let below = Chain(below.to_vec()).id();
+            Some((*top, self.lock().trees.get(&below)?.clone()))
+        });
+        let merged = match below {
+            // A step on what another one made: only its own layer is new.
+            Some((top, below)) => tocs
+                .toc(top)
+                .await?
+                .map(|toc| tokio::task::spawn_blocking(move || Arc::new(below.with(toc)))),
+            None => all(chain, tocs)
+                .await?
+                .map(|layers| tokio::task::spawn_blocking(move || Arc::new(Tree::merge(&layers)))),
+        };
+        let Some(merged) = merged else {
             return Ok(None);
         };
-        let tree = tokio::task::spawn_blocking(move || Arc::new(Tree::merge(&layers)))
-            .await
-            .expect("merging does not panic");
+        let tree = merged.await.expect("merging does not panic");
         self.keep(id, tree.clone());
         Ok(Some(tree))
     }
