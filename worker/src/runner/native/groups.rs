@@ -235,10 +235,12 @@ impl<'a> Groups<'a> {
         self.of("memory")
     }
 
-    /// The files of v1 to which a process writes to enter the groups.
+    /// The files of v1 to which a process with one thread writes to enter the groups. Not `cgroup.procs`: moving a whole process
+    /// keeps all others from being born, for which the kernel waits until every processor has taken notice (10 ms and more).
+    /// A thread that moves itself waits for nobody (since Linux 5.5).
     pub(super) fn entrances(&self) -> io::Result<Vec<File>> {
         let open = |hierarchy: &Hierarchy| {
-            let file = below(&hierarchy.mounted_at, &self.path).join("cgroup.procs");
+            let file = below(&hierarchy.mounted_at, &self.path).join("tasks");
             OpenOptions::new().write(true).open(file)
         };
         self.hierarchies.v1.iter().map(open).collect()

@@ -99,7 +99,7 @@ struct Start {
 fn prepare_all(plan: &Plan, report: BorrowedFd<'_>, files: Files) -> Result<Start> {
     rustix::process::umask(Mode::empty());
     for entrance in &files.entrances {
-        // This process, whatever its number is.
+        // The only thread of this process, whatever its number is.
         rustix::io::write(entrance, b"0").map_err(prepare("entering a control group"))?;
     }
     enter_namespaces(plan, &files)?;
