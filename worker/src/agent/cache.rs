@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::snapshots::Snapshotter;
 
+/// How long the loop rests between two looks, however many things come and go: a look costs as much as lies here.
+const REST: Duration = Duration::from_millis(500);
 /// How often the loop looks by itself.
 const TICK: Duration = Duration::from_secs(15);
 /// So much of what lies here is reported, what was used last.
@@ -145,6 +147,10 @@ impl Cache {
                 () = cancel.cancelled() => return,
             }
             self.look().await;
+            tokio::select! {
+                () = tokio::time::sleep(REST) => {}
+                () = cancel.cancelled() => return,
+            }
         }
     }
 
