@@ -71,6 +71,8 @@ pub enum CaptureError {
 
 /// Captures the upper directory `upper` over `lower`, reading files on `threads` threads.
 ///
+/// The flat file is not waited for to be on the disk ([`FlatFiles::sync`] does): steps may go on with the layer meanwhile.
+///
 /// `stubs` are paths at which the runner made empty files or directories to mount something on: such an entry is
 /// dropped where nothing is below and it is (still) an empty file or a directory in which nothing is kept. Directories
 /// that were made on the way to a stub are stubs too.
@@ -202,7 +204,8 @@ fn finish(
         });
     }
     let flat = random_flat_id();
-    let bytes = writer.commit(flat).map_err(CaptureError::Write)?;
+    let bytes = writer.commit_unsynced(flat);
+    let bytes = bytes.map_err(CaptureError::Write)?;
     let mut toc = Toc {
         entries,
         flats: vec![flat],

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use buildyard_model::FlatId;
@@ -34,6 +35,8 @@ pub struct FlatFiles {
     directory: Arc<PathBuf>,
     open: Arc<Mutex<OpenFiles>>,
     room: Option<Arc<dyn Room>>,
+    /// How often the disk was waited for.
+    syncs: Arc<AtomicU64>,
 }
 
 /// The files that are kept open, most recently used last.
@@ -82,6 +85,7 @@ impl FlatFiles {
             directory: Arc::new(directory),
             open: Arc::default(),
             room: None,
+            syncs: Arc::default(),
         })
     }
 
@@ -171,6 +175,25 @@ impl FlatFiles {
             room.removed(id, usage.on_disk);
         }
         Ok(())
+    }
+
+    /// Waits until a flat file that was put in its place without waiting for the disk is there with its bytes. One that is gone
+    /// is not waited for.
+    pub fn sync(&self, id: FlatId) -> io::Result<()> {
+        match self.open(id)? {
+            Some(file) => self.wait_for(&file),
+            None => Ok(()),
+        }
+    }
+
+    /// How often whole flat files were waited for to be on the disk, by this value and its clones.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn wait_for(&self, file: &File) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync_data().map_err(|error| self.naming(error))
     }
 
     /// How much room the flat file takes; `None` where nothing of it is here.

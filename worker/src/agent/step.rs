@@ -13,6 +13,7 @@ use buildyard_solver::pull::Fault;
 use buildyard_solver::{KeyError, TocsError};
 use tokio_util::sync::CancellationToken;
 
+use super::board::{Recorded, Recording};
 use super::failure::{self, Failure};
 use super::job::Job;
 use super::layers::JobTocs;
@@ -31,6 +32,14 @@ pub(super) struct Made {
     pub(super) emulator: String,
 }
 
+/// What a step builds on.
+#[derive(Default)]
+struct Inputs {
+    chains: Vec<Chain>,
+    /// Whether the farm knows them.
+    recorded: Vec<Recorded>,
+}
+
 /// Evaluates one step of a job, and puts its result on the job's board.
 pub(super) async fn evaluate(
     machine: Arc<Machine>,
@@ -38,12 +47,14 @@ pub(super) async fn evaluate(
     number: usize,
 ) -> Result<(), Failure> {
     let step = &job.spec.steps[number];
-    let mut inputs = Vec::with_capacity(step.inputs.len());
+    let mut inputs = Inputs::default();
     for (input, output) in &step.inputs {
-        let chains = job.board.get(*input).await;
-        inputs.push(chains.get(*output).cloned().unwrap_or_default());
+        let known = job.board.get(*input).await;
+        let chain = known.chains.get(*output).cloned();
+        inputs.chains.push(chain.unwrap_or_default());
+        inputs.recorded.push(known.recorded);
     }
-    let key = key(&machine, &job, step, &inputs).await?;
+    let key = key(&machine, &job, step, &inputs.chains).await?;
     let task = machine
         .running
         .prepare(claimed(machine.clone(), job.clone(), number, inputs, key));
@@ -61,36 +72,35 @@ async fn claimed(
     machine: Arc<Machine>,
     job: Arc<Job>,
     number: usize,
-    inputs: Vec<Chain>,
+    inputs: Inputs,
     key: StepKey,
 ) -> Result<(), Failure> {
     let step = &job.spec.steps[number];
     let reply = claim(&machine, &job, step, key).await?;
-    let chains = match reply.answer {
+    match reply.answer {
         Some(claim_reply::Answer::Result(result)) => {
             let chains = decode_result(&result)
                 .map_err(|e| failure::of_worker(step.step.digest, &e.into()))?;
             ended(&machine, &job, step, true, "").await;
-            chains
+            job.board.set(step.step.digest, chains);
+            Ok(())
         }
         Some(claim_reply::Answer::Failure(failure)) => {
             ended(&machine, &job, step, false, &failure.message).await;
-            return Err(failure);
+            Err(failure)
         }
         Some(claim_reply::Answer::Run(claim)) if job.cancel.is_cancelled() => {
             give_back(&machine, claim, step.step.digest).await;
-            return Err(failure::cancelled(step.step.digest));
+            Err(failure::cancelled(step.step.digest))
         }
         Some(claim_reply::Answer::Run(claim)) => {
-            run_claimed(&machine, &job, number, inputs, claim).await?
+            run_claimed(&machine, &job, number, inputs, claim).await
         }
         None => {
             let error = anyhow::anyhow!("the coordinator sent an empty answer to a claim");
-            return Err(failure::of_worker(step.step.digest, &error));
+            Err(failure::of_worker(step.step.digest, &error))
         }
-    };
-    job.board.set(step.step.digest, chains);
-    Ok(())
+    }
 }
 
 async fn claim(
@@ -201,9 +211,9 @@ async fn run_claimed(
     machine: &Arc<Machine>,
     job: &Arc<Job>,
     number: usize,
-    inputs: Vec<Chain>,
+    inputs: Inputs,
     claim: proto::HeldClaim,
-) -> Result<Vec<Chain>, Failure> {
+) -> Result<(), Failure> {
     let (machine_of_task, job_of_task, claim_of_task) =
         (machine.clone(), job.clone(), claim.clone());
     let task = machine.running.start(&claim, move |stop| async move {
@@ -227,46 +237,43 @@ async fn run_and_report(
     machine: Arc<Machine>,
     job: Arc<Job>,
     number: usize,
-    inputs: Vec<Chain>,
+    inputs: Inputs,
     claim: proto::HeldClaim,
     stop: CancellationToken,
-) -> Result<Vec<Chain>, Failure> {
+) -> Result<(), Failure> {
     let step = &job.spec.steps[number];
     let began = Instant::now();
     let own = StepFlats::new(machine.layers.flats(), &stop);
-    let outcome = run(&machine, &job, step, &inputs, &stop, own.files()).await;
+    let outcome = run(&machine, &job, step, &inputs.chains, &stop, own.files()).await;
     // Whatever it stumbled over then.
     let outcome = outcome.map_err(|failure| match stop.is_cancelled() {
         true => failure::cancelled(step.step.digest),
         false => failure,
     });
+    let took = began.elapsed();
     let made = outcome.iter().flat_map(|made| &made.layers);
     let flats: Vec<FlatId> = made.flat_map(|(_, toc)| toc.flats.clone()).collect();
     let using = machine.cache.using_flats(flats.iter().copied()).await;
-    let request = proto::CompleteRequest {
-        claim: Some(claim.clone()),
-        outcome: Some(match &outcome {
-            Ok(made) => complete_request::Outcome::Completed(completed(step, made, began)),
-            Err(failure) => complete_request::Outcome::Failure(failure.clone()),
-        }),
+    let (outcome, recording) = match outcome {
+        Ok(made) => {
+            // The steps behind it begin; the disk and the farm's records are not waited for.
+            let recording = job.board.set_made(step.step.digest, made.outputs.clone());
+            ended(&machine, &job, step, false, "").await;
+            let ready = ready_to_record(step, inputs, &own).await;
+            (ready.map(|()| made), Some(recording))
+        }
+        Err(failure) => (Err(failure), None),
     };
-    let reply = machine.link.call(|mut client| {
-        let request = request.clone();
-        async move { client.complete(request).await }
-    });
-    let reply = reply.await;
-    let error = outcome
-        .as_ref()
-        .err()
-        .map(|failure| failure.message.clone())
-        .unwrap_or_default();
+    let reply = report(&machine, step, &claim, &outcome, took).await;
     match (&outcome, &reply) {
         (Ok(_), Ok(reply)) if !reply.stale => own.keep_only(flats.into_iter().collect()).await,
         // It may be recorded all the same.
         (Ok(_), Err(_)) => {}
         _ => own.keep_only(HashSet::new()).await,
     }
-    ended(&machine, &job, step, false, &error).await;
+    if let Err(failure) = &outcome {
+        ended(&machine, &job, step, false, &failure.message).await;
+    }
     let made = outcome?;
     match reply {
         Ok(reply) if !reply.stale => {}
@@ -276,11 +283,48 @@ async fn run_and_report(
             return Err(failure::of_worker(step.step.digest, &error));
         }
     }
+    recording.into_iter().for_each(Recording::done);
     upload::publish(&machine, claim, made.layers, using);
-    Ok(made.outputs)
+    Ok(())
 }
 
-fn completed(step: &JobStep, made: &Made, began: Instant) -> proto::CompletedStep {
+/// Waits until a result may be recorded: all that it names is on the disk, and what it builds on is recorded.
+async fn ready_to_record(step: &JobStep, inputs: Inputs, own: &StepFlats) -> Result<(), Failure> {
+    own.sync().await.map_err(|error| {
+        let error = anyhow::Error::new(error).context("writing what the step made to the disk");
+        failure::of_worker(step.step.digest, &error)
+    })?;
+    for recorded in inputs.recorded {
+        if !recorded.wait().await {
+            return Err(failure::cancelled(step.step.digest));
+        }
+    }
+    Ok(())
+}
+
+/// Tells the coordinator what became of a claimed step.
+async fn report(
+    machine: &Machine,
+    step: &JobStep,
+    claim: &proto::HeldClaim,
+    outcome: &Result<Made, Failure>,
+    took: Duration,
+) -> Result<proto::CompleteReply, tonic::Status> {
+    let request = proto::CompleteRequest {
+        claim: Some(claim.clone()),
+        outcome: Some(match outcome {
+            Ok(made) => complete_request::Outcome::Completed(completed(step, made, took)),
+            Err(failure) => complete_request::Outcome::Failure(failure.clone()),
+        }),
+    };
+    let reply = machine.link.call(|mut client| {
+        let request = request.clone();
+        async move { client.complete(request).await }
+    });
+    reply.await
+}
+
+fn completed(step: &JobStep, made: &Made, took: Duration) -> proto::CompletedStep {
     let layer = |(id, toc): &(LayerId, Arc<Toc>)| proto::MadeLayer {
         id: id.to_string(),
         toc: toc.encode_shared().into(),
@@ -294,7 +338,7 @@ fn completed(step: &JobStep, made: &Made, began: Instant) -> proto::CompletedSte
     proto::CompletedStep {
         result: Some(encode_result(&made.outputs)),
         layers: made.layers.iter().map(layer).collect(),
-        duration_millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         platform: platform.unwrap_or_default(),
         emulated: !made.emulator.is_empty(),
     }

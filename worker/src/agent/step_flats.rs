@@ -42,6 +42,21 @@ impl StepFlats {
         &self.flats
     }
 
+    /// Waits until what the step made is on the disk: before that, no layer that names it may be recorded.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        let (flats, made) = (self.flats.clone(), self.watch.made().clone());
+        if made.is_empty() {
+            return Ok(());
+        }
+        let synced = tokio::task::spawn_blocking(move || {
+            made.into_iter().try_for_each(|flat| flats.sync(flat))
+        });
+        synced.await.expect("syncing does not panic")
+    }
+
     /// The step is over, and only what it made of `recorded` is of use to anybody: the rest is removed.
     pub(super) async fn keep_only(self, recorded: HashSet<FlatId>) {
         let mut useless = std::mem::take(&mut *self.watch.made());

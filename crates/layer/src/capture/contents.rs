@@ -45,14 +45,15 @@ pub(super) fn read(
         }
         Ok(())
     };
+    let threads = threads.min(64).min(inodes.len());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads.clamp(1, 64))
-            .map(|_| scope.spawn(work))
-            .collect();
+        // This thread is one of them: a few small files are read sooner than a thread is started.
+        let threads: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let here = work();
         let ended = threads
             .into_iter()
             .map(|t| t.join().expect("reading files does not panic"));
-        ended.fold(Ok(()), Result::and)
+        ended.fold(here, Result::and)
     })?;
     Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -317,3 +317,22 @@ fn a_captured_layer_survives_its_tar_form() {
     let target = tempfile::tempdir().unwrap();
     unpack(&back.toc, &flats, target.path()).unwrap();
 }
+
+#[test]
+fn a_layer_is_captured_without_waiting_for_the_disk() {
+    let (_flats, flats) = flats();
+    let upper = tempfile::tempdir().unwrap();
+    fs::write(upper.path().join("file"), "what a step wrote").unwrap();
+    let captured = capture(upper.path(), &Tree::empty(), &[], &flats, 2).unwrap();
+    let flat = captured.flat.unwrap();
+    assert_eq!(flats.syncs(), 0);
+    flats.sync(flat).unwrap();
+    assert_eq!(
+        flats.syncs(),
+        1,
+        "before anything that names it is recorded"
+    );
+    flats.remove(flat).unwrap();
+    flats.sync(flat).unwrap();
+    assert_eq!(flats.syncs(), 1, "what is gone is not waited for");
+}

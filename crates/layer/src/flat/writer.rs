@@ -121,11 +121,27 @@ impl FlatWriter {
     /// Makes the flat file available as `id`, on disk before it has its name. A whole file that is already there
     /// stays; a sparse copy goes. Returns the length in bytes; the file is padded to whole blocks.
     pub fn commit(self, id: FlatId) -> io::Result<u64> {
+        self.pad()?;
+        self.files.wait_for(self.temporary.as_file())?;
+        self.place(id)
+    }
+
+    /// Like [`FlatWriter::commit`], without waiting for the disk. `id` must be a new one, which nobody else names; before anything
+    /// that names it is recorded anywhere, it is to be [synced](super::FlatFiles::sync). After a crash of the machine it may have its
+    /// length and not its bytes.
+    pub fn commit_unsynced(self, id: FlatId) -> io::Result<u64> {
+        self.pad()?;
+        self.place(id)
+    }
+
+    fn pad(&self) -> io::Result<()> {
+        let padded = self.len().next_multiple_of(ALIGNMENT);
+        let padded = self.temporary.as_file().set_len(padded);
+        padded.map_err(|error| self.files.naming(error))
+    }
+
+    fn place(self, id: FlatId) -> io::Result<u64> {
         let length = self.len();
-        let padded = length.next_multiple_of(ALIGNMENT);
-        self.temporary.as_file().set_len(padded)?;
-        let synced = self.temporary.as_file().sync_data();
-        synced.map_err(|error| self.files.naming(error))?;
         let path = self.files.path(id);
         if let Some(shard) = path.parent() {
             fs::create_dir_all(shard)?;

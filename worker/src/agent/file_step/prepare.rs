@@ -96,6 +96,6 @@ pub(super) fn contents(
             _ => None,
         });
     }
-    writer.commit(id).map_err(failed)?;
+    writer.commit_unsynced(id).map_err(failed)?;
     Ok(contents)
 }
