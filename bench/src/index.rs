@@ -96,7 +96,7 @@ fn layer_id(number: usize) -> LayerId {
 
 fn result(number: usize) -> StepResult {
     StepResult {
-        outputs: vec![Some(Chain(vec![layer_id(number)]))],
+        outputs: vec![Some(Chain::new(vec![layer_id(number)]))],
         created: now(),
         duration: Duration::from_secs(1),
         worker: WorkerId::new("bench"),

@@ -7,7 +7,7 @@ use crate::v1;
 /// Chains as their message.
 pub fn encode_result(chains: &[Chain]) -> v1::StepResult {
     let chain = |chain: &Chain| v1::Chain {
-        layers: chain.0.iter().map(ToString::to_string).collect(),
+        layers: chain.layers().iter().map(ToString::to_string).collect(),
     };
     v1::StepResult {
         outputs: chains.iter().map(chain).collect(),
@@ -21,7 +21,7 @@ pub fn encode_result(chains: &[Chain]) -> v1::StepResult {
 pub fn decode_result(result: &v1::StepResult) -> Result<Vec<Chain>, ParseDigestError> {
     let chain = |chain: &v1::Chain| {
         let layers = chain.layers.iter().map(|layer| layer.parse());
-        layers.collect::<Result<_, _>>().map(Chain)
+        layers.collect::<Result<_, _>>().map(Chain::new)
     };
     result.outputs.iter().map(chain).collect()
 }
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn results_survive_the_way() {
-        let chains = vec![Chain::scratch(), Chain(vec![LayerId(Digest::of("a"))])];
+        let chains = vec![Chain::scratch(), Chain::new(vec![LayerId(Digest::of("a"))])];
         assert_eq!(decode_result(&encode_result(&chains)), Ok(chains));
     }
 

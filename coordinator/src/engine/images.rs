@@ -145,7 +145,7 @@ impl Engine {
     }
 
     async fn image_layers(&self, chain: &Chain) -> Result<Vec<ImageLayer>, BuildError> {
-        let records = self.store.layers(&chain.0).await.map_err(internal)?;
+        let records = self.store.layers(chain.layers()).await.map_err(internal)?;
         let layer = |(id, record): (_, Option<buildyard_store::LayerRecord>)| {
             let made = record.filter(|record| record.pulled.is_none());
             ImageLayer {
@@ -154,7 +154,13 @@ impl Engine {
                 description: "buildyard".to_owned(),
             }
         };
-        Ok(chain.0.iter().copied().zip(records).map(layer).collect())
+        Ok(chain
+            .layers()
+            .iter()
+            .copied()
+            .zip(records)
+            .map(layer)
+            .collect())
     }
 }
 

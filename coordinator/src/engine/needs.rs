@@ -13,7 +13,10 @@ use buildyard_store::LayerRecord;
 pub(super) fn layers(order: &proto::StartJob) -> Vec<LayerId> {
     let results = order.known.iter().filter_map(|known| known.result.as_ref());
     let chains = results.filter_map(|result| decode_result(result).ok());
-    let mut layers: Vec<LayerId> = chains.flatten().flat_map(|chain| chain.0).collect();
+    let mut layers: Vec<LayerId> = chains
+        .flatten()
+        .flat_map(|chain| chain.layers().to_vec())
+        .collect();
     layers.sort_unstable();
     layers.dedup();
     layers

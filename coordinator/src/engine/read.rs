@@ -93,7 +93,7 @@ impl Engine {
     ) -> Result<(Tree, Arc<dyn ExtentSource>), BuildError> {
         let layers = ExportLayers::new(self.layers.clone(), self.state(build).origins());
         let (toc, _) = layers
-            .tree(&chain.0)
+            .tree(chain.layers())
             .await
             .map_err(|error| BuildError::failed(error.to_string()))?;
         Ok((Tree::merge(&[toc]), Arc::new(self.layers.flats().clone())))

@@ -78,7 +78,7 @@ impl Engine {
             status(Some(SystemTime::now())),
             SystemTime::now(),
         );
-        Ok(Chain(
+        Ok(Chain::new(
             image
                 .layers
                 .iter()
@@ -158,7 +158,7 @@ impl Engine {
         let layer = put.map_err(super::internal)?;
         state.hold.layers([layer]);
         self.contexts.put(key, layer);
-        Ok(Chain(vec![layer]))
+        Ok(Chain::new(vec![layer]))
     }
 
     /// The tree of the last transfer, if its bytes are still here; they stay as long as the build runs.

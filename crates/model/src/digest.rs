@@ -33,13 +33,24 @@ impl Digest {
 
     /// The 64 lowercase hex digits, without the algorithm.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        as_str(&self.digits()).to_owned()
     }
+
+    fn digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).expect("32 bytes have 64 digits");
+        digits
+    }
+}
+
+fn as_str(digits: &[u8; 64]) -> &str {
+    std::str::from_utf8(digits).expect("hex digits are ASCII")
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str("sha256:")?;
+        f.write_str(as_str(&self.digits()))
     }
 }
 

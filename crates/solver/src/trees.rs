@@ -62,7 +62,11 @@ pub trait Tocs: Send + Sync {
 /// The tables of contents of all layers of a chain, in its order, some of them asked for side by side; `None` where one was
 /// never made.
 async fn all(chain: &Chain, tocs: &dyn Tocs) -> Result<Option<Vec<Arc<Toc>>>, TocsError> {
-    let asked: Vec<_> = chain.0.iter().map(|layer| tocs.toc(*layer)).collect();
+    let asked: Vec<_> = chain
+        .layers()
+        .iter()
+        .map(|layer| tocs.toc(*layer))
+        .collect();
     let found = futures::stream::iter(asked).buffered(LAYERS_AT_ONCE);
     let found: Vec<Option<Arc<Toc>>> = found.try_collect().await?;
     Ok(found.into_iter().collect())
@@ -184,7 +188,10 @@ mod tests {
     async fn the_layers_of_a_chain_are_asked_for_side_by_side_and_keep_their_order() {
         let layers: Vec<LayerId> = (0..8).map(|number| LayerId(Digest::of([number]))).collect();
         let tocs = FourAtOnce(Barrier::new(LAYERS_AT_ONCE));
-        let found = all(&Chain(layers.clone()), &tocs).await.unwrap().unwrap();
+        let found = all(&Chain::new(layers.clone()), &tocs)
+            .await
+            .unwrap()
+            .unwrap();
         let flats: Vec<_> = found
             .iter()
             .map(|toc| LayerId(Digest::from_bytes(*toc.flats[0].as_bytes())))

@@ -158,7 +158,7 @@ async fn keys(
                 LayerId(key.digest())
             }
         };
-        results.push(Chain(vec![layer]));
+        results.push(Chain::new(vec![layer]));
     }
     keys
 }

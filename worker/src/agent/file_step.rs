@@ -107,9 +107,9 @@ pub(super) async fn diff(
     };
     let lower = chain(op.lower.map_or(-1, |lower| lower.input));
     let upper = chain(op.upper.map_or(-1, |upper| upper.input));
-    if let Some(rest) = upper.0.strip_prefix(lower.0.as_slice()) {
+    if let Some(rest) = upper.layers().strip_prefix(lower.layers()) {
         return Ok(Made {
-            outputs: vec![Chain(rest.to_vec())],
+            outputs: vec![Chain::new(rest.to_vec())],
             layers: Vec::new(),
             emulator: String::new(),
         });
@@ -124,7 +124,7 @@ pub(super) async fn diff(
 fn made_one(toc: Arc<Toc>) -> Made {
     let id = toc.layer_id();
     Made {
-        outputs: vec![Chain(vec![id])],
+        outputs: vec![Chain::new(vec![id])],
         layers: vec![(id, toc)],
         emulator: String::new(),
     }
@@ -160,7 +160,7 @@ async fn bytes_present(
     step: &JobStep,
     chains: &[Chain],
 ) -> Result<(), Failure> {
-    for layer in chains.iter().flat_map(|chain| &chain.0) {
+    for layer in chains.iter().flat_map(|chain| chain.layers()) {
         machine
             .layers
             .present(&job.spec.id, *layer)

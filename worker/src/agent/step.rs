@@ -369,9 +369,9 @@ async fn run(
                 .inputs
                 .iter()
                 .filter_map(|input| chain(input.input))
-                .flat_map(|chain| chain.0.clone());
+                .flat_map(|chain| chain.layers().to_vec());
             Ok(Made {
-                outputs: vec![Chain(layers.collect())],
+                outputs: vec![Chain::new(layers.collect())],
                 layers: Vec::new(),
                 emulator: String::new(),
             })

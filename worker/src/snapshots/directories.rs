@@ -242,7 +242,7 @@ fn bound_name(chain: &[LayerId]) -> String {
         .last()
         .map(|layer| layer.digest().hex())
         .unwrap_or_default();
-    let context = Chain(chain.to_vec()).id().hex();
+    let context = Chain::new(chain.to_vec()).id().hex();
     format!("{layer}.{}", &context[..16])
 }
 

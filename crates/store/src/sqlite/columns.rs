@@ -82,11 +82,14 @@ pub(super) fn uint(column: &'static str, value: i64) -> Result<u64, StoreError> 
 
 /// A list of 32-byte ids as the JSON that `unhex(value)` over `json_each(?)` reads: one bound value for any number.
 pub(super) fn hex_list<'a>(ids: impl IntoIterator<Item = &'a [u8; 32]>) -> String {
-    let ids: Vec<String> = ids
-        .into_iter()
-        .map(|id| Digest::from_bytes(*id).hex())
-        .collect();
-    to_json(&ids)
+    let mut list = String::from("[");
+    for id in ids {
+        list.push_str(if list.len() > 1 { ",\"" } else { "\"" });
+        list.push_str(&Digest::from_bytes(*id).hex());
+        list.push('"');
+    }
+    list.push(']');
+    list
 }
 
 /// What was found, in the order in which it was asked for.

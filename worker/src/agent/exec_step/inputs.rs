@@ -40,7 +40,7 @@ pub(super) async fn mounted(
 ) -> Result<(Ready, Option<UpperDir>, Mounts), StepError> {
     for left in (0..TRIES).rev() {
         let ready = ready(machine, job, step, chain, snapshots).await?;
-        let (snapshots, layers) = (snapshots.clone(), chain.0.clone());
+        let (snapshots, layers) = (snapshots.clone(), chain.layers().to_vec());
         let prepared = tokio::task::spawn_blocking(move || {
             let upper = writable.then(|| snapshots.new_upper(&layers)).transpose()?;
             let mounts = snapshots.mounts(&layers, upper.as_ref())?;
@@ -73,22 +73,22 @@ async fn ready(
         job: &job.spec.id,
     };
     let tree = tree(machine, step, chain, &tocs).await?;
-    let mut using = vec![machine.cache.using_layers(&chain.0).await];
+    let mut using = vec![machine.cache.using_layers(chain.layers()).await];
     if snapshots.reads_flats() {
         let flats = tree.layers().iter().flat_map(|toc| toc.flats.clone());
         let flats: Vec<FlatId> = flats.collect();
         using.push(machine.cache.using_flats(flats).await);
     }
-    let end = chain.0.len();
+    let end = chain.layers().len();
     let first = missing(snapshots, chain).await.unwrap_or(end);
-    let _held = fetch(machine, job, step, &chain.0[first..]).await?;
+    let _held = fetch(machine, job, step, &chain.layers()[first..]).await?;
     // Each round makes one layer ready. What is removed meanwhile is noticed when it is mounted.
     for _ in first..end {
         let Some(at) = missing(snapshots, chain).await else {
             break;
         };
         let below = &tree.layers()[..at];
-        unpacked(machine, job, step, &chain.0[..=at], below, snapshots).await?;
+        unpacked(machine, job, step, &chain.layers()[..=at], below, snapshots).await?;
         machine.cache.grown();
     }
     Ok(Ready {
@@ -100,7 +100,7 @@ async fn ready(
 
 /// The index of the lowest layer that is not ready.
 async fn missing(snapshots: &Arc<dyn Snapshotter>, chain: &Chain) -> Option<usize> {
-    let (snapshots, layers) = (snapshots.clone(), chain.0.clone());
+    let (snapshots, layers) = (snapshots.clone(), chain.layers().to_vec());
     tokio::task::spawn_blocking(move || snapshots.missing(&layers))
         .await
         .expect("looking does not panic")

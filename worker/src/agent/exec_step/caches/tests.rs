@@ -140,7 +140,7 @@ fn id_contents_and_platform_make_the_cache() {
         "linux/amd64".parse().unwrap(),
         "linux/arm64".parse().unwrap(),
     );
-    let inputs = [Chain(vec![buildyard_model::LayerId(
+    let inputs = [Chain::new(vec![buildyard_model::LayerId(
         buildyard_model::Digest::of("a"),
     )])];
     let of = |id: &str, dest: &str, input, platform: &Platform| {
