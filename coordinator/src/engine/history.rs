@@ -32,7 +32,6 @@ impl Engine {
             .into_iter()
             .map(|vertex| step_record(build, state, vertex))
             .collect();
-        self.store.record_steps(&build.id, &steps).await?;
         let finished = Finished {
             outcome: match outcome {
                 Ok(_) => BuildOutcome::Succeeded,
@@ -42,6 +41,7 @@ impl Engine {
             completed: super::now(),
             error: outcome.as_ref().err().map(|error| error.message.clone()),
             response: outcome.as_ref().cloned().unwrap_or_default(),
+            steps,
         };
         self.store.finish_build(&build.id, &finished).await?;
         Ok(())

@@ -75,6 +75,8 @@ pub struct Finished {
     pub error: Option<String>,
     /// What the exporters answered.
     pub response: BTreeMap<String, String>,
+    /// Its steps, in the order in which they are listed.
+    pub steps: Vec<StepRecord>,
 }
 
 /// One step of a build.
@@ -126,12 +128,8 @@ pub trait Builds: Send + Sync {
     /// A build begins. [`StoreError::BuildExists`] if its id was used before.
     async fn start_build(&self, build: &BuildRecord) -> Result<(), StoreError>;
 
-    /// Adds steps to a build, or brings known ones up to date, and counts them. Call it as often as there is
-    /// something new. [`StoreError::NoSuchBuild`] if the build was removed.
-    async fn record_steps(&self, build: &BuildId, steps: &[StepRecord]) -> Result<(), StoreError>;
-
-    /// A build ends; results that were only for it (`--no-cache`) are dropped, their shared copies stay. Returns
-    /// `false` if it had ended before: the first end counts.
+    /// A build ends, and its steps are recorded and counted; results that were only for it (`--no-cache`) are dropped,
+    /// their shared copies stay. Returns `false` if it had ended before, or is gone: the first end counts, with its steps.
     async fn finish_build(&self, build: &BuildId, finished: &Finished) -> Result<bool, StoreError>;
 
     /// At start-up: whatever still counts as running was interrupted by the end of the last process. Returns how many.
@@ -159,7 +157,7 @@ pub trait History: Send + Sync {
     /// One build.
     async fn build(&self, id: &BuildId) -> Result<Option<BuildRecord>, StoreError>;
 
-    /// A build's steps in the order in which they were recorded, without their logs.
+    /// A build's steps in their order, without their logs.
     async fn steps(&self, build: &BuildId) -> Result<Vec<StepRecord>, StoreError>;
 
     /// What a step printed.

@@ -45,9 +45,6 @@ pub enum StoreError {
     /// A client chose the id of a build that is already in the history.
     #[error("build {0} exists already; a build's id can be used once")]
     BuildExists(BuildId),
-    /// Something asked for changes a build that is not there.
-    #[error("build {0} is not in the history")]
-    NoSuchBuild(BuildId),
     /// Everything else the database refused.
     #[error("{doing} failed in the database")]
     Database {

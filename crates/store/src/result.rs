@@ -1,5 +1,6 @@
 //! What steps have yielded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,7 +41,7 @@ pub trait Results: Send + Sync {
         keys: &[StepKey],
         scope: &Scope,
         now: UnixMillis,
-    ) -> Result<Vec<Option<StepResult>>, StoreError>;
+    ) -> Result<Vec<Option<Arc<StepResult>>>, StoreError>;
 
     /// Writes the uses noted since the last call: results, and the blobs and flat files of their layers, were used
     /// then. Call it every few seconds and at shutdown; what is lost in a crash only makes garbage collection judge

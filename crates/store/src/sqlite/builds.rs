@@ -9,7 +9,7 @@ use super::columns::{During, capped, digest, to_json};
 use super::db::commit;
 use super::history::outcome_text;
 use super::results::{count, delete_results_only_for};
-use super::steps::{count_steps, upsert_step};
+use super::steps::insert_steps;
 use crate::{
     BuildOutcome, BuildRecord, Builds, Finished, StepRecord, StoreError, TEXTS_CAP, UnixMillis,
 };
@@ -24,20 +24,12 @@ impl Builds for SqliteStore {
         commit(tx).await
     }
 
-    async fn record_steps(&self, build: &BuildId, steps: &[StepRecord]) -> Result<(), StoreError> {
-        let mut tx = self.db.write().await?;
-        for step in steps {
-            upsert_step(&mut tx, build, step).await?;
-        }
-        if !count_steps(&mut tx, build).await? {
-            return Err(StoreError::NoSuchBuild(build.clone()));
-        }
-        commit(tx).await
-    }
-
     async fn finish_build(&self, build: &BuildId, finished: &Finished) -> Result<bool, StoreError> {
         let mut tx = self.db.write().await?;
         let first = update_finished(&mut tx, build, finished).await?;
+        if first {
+            insert_steps(&mut tx, build, &finished.steps).await?;
+        }
         delete_results_only_for(&mut tx, build).await?;
         commit(tx).await?;
         Ok(first)
@@ -100,9 +92,13 @@ async fn update_finished(
     id: &BuildId,
     finished: &Finished,
 ) -> Result<bool, StoreError> {
+    let steps = |counts: fn(&StepRecord) -> bool| {
+        let counted = finished.steps.iter().filter(|step| counts(step));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    };
     let done = sqlx::query(
-        "UPDATE builds SET outcome = ?2, completed_at = ?3, error = ?4, response = ?5 \
-         WHERE id = ?1 AND outcome = 'running'",
+        "UPDATE builds SET outcome = ?2, completed_at = ?3, error = ?4, response = ?5, steps = ?6, steps_cached = ?7, \
+         steps_emulated = ?8 WHERE id = ?1 AND outcome = 'running'",
     )
     .bind(id.as_str())
     .bind(outcome_text(finished.outcome))
@@ -114,6 +110,9 @@ async fn update_finished(
             .map(|text| capped(text, TEXTS_CAP)),
     )
     .bind(to_json(&finished.response))
+    .bind(steps(|_| true))
+    .bind(steps(|step| step.cached))
+    .bind(steps(|step| step.emulated))
     .execute(tx)
     .await
     .during("recording the end of a build")?;

@@ -8,6 +8,7 @@ mod chains;
 mod claims;
 mod columns;
 mod db;
+mod decoded;
 mod encodings;
 mod history;
 mod layers;
@@ -29,6 +30,7 @@ use crate::StoreError;
 pub struct SqliteStore {
     db: db::Db,
     uses: uses::Uses,
+    decoded: decoded::Decoded,
 }
 
 impl SqliteStore {
@@ -40,6 +42,7 @@ impl SqliteStore {
         Ok(Self {
             db,
             uses: uses::Uses::default(),
+            decoded: decoded::Decoded::default(),
         })
     }
 
@@ -48,6 +51,7 @@ impl SqliteStore {
         Ok(Self {
             db: db::Db::in_memory().await?,
             uses: uses::Uses::default(),
+            decoded: decoded::Decoded::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Results.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,11 +22,29 @@ impl Results for SqliteStore {
         keys: &[StepKey],
         scope: &Scope,
         now: UnixMillis,
-    ) -> Result<Vec<Option<StepResult>>, StoreError> {
+    ) -> Result<Vec<Option<Arc<StepResult>>>, StoreError> {
         let mut tx = self.db.read().await?;
-        let found = select_results(&mut tx, keys, scope).await?;
-        for key in found.keys() {
-            self.uses.note(*key, scope, now);
+        let named = select_generations(&mut tx, keys, scope).await?;
+        let mut found = HashMap::with_capacity(named.len());
+        let mut unread = Vec::new();
+        for row in named {
+            let (key, generation) = (row.key()?, row.generation()?);
+            self.uses.note(key, scope, now);
+            match self.decoded.get(generation) {
+                Some(result) => drop(found.insert(key, result)),
+                None => unread.push(row.id),
+            }
+        }
+        if !unread.is_empty() {
+            let rows = select_results(&mut tx, &unread).await?;
+            let outputs = rows.iter().map(|row| row.outputs.as_str());
+            let chains = chains::read(&mut tx, outputs).await?;
+            for row in rows {
+                let (key, generation) = (row.key()?, row.generation()?);
+                let result = Arc::new(row.result(&chains)?);
+                self.decoded.keep(generation, result.clone());
+                found.insert(key, result);
+            }
         }
         Ok(in_order(keys.iter().copied(), &found))
     }
@@ -82,6 +101,24 @@ impl Results for SqliteStore {
     }
 }
 
+/// Which result a key has.
+#[derive(Debug, sqlx::FromRow)]
+struct NamedRow {
+    id: i64,
+    key: Vec<u8>,
+    generation: i64,
+}
+
+impl NamedRow {
+    fn key(&self) -> Result<StepKey, StoreError> {
+        digest("results.key", &self.key).map(StepKey)
+    }
+
+    fn generation(&self) -> Result<Generation, StoreError> {
+        uint("results.generation", self.generation).map(Generation)
+    }
+}
+
 /// A row of `results`.
 #[derive(Debug, sqlx::FromRow)]
 struct ResultRow {
@@ -130,25 +167,34 @@ impl ResultRow {
     }
 }
 
-async fn select_results(
+async fn select_generations(
     tx: &mut SqliteConnection,
     keys: &[StepKey],
     scope: &Scope,
-) -> Result<HashMap<StepKey, StepResult>, StoreError> {
+) -> Result<Vec<NamedRow>, StoreError> {
     let keys = keys.iter().collect::<HashSet<_>>();
-    let rows: Vec<ResultRow> = sqlx::query_as(
-        "SELECT results.* FROM json_each(?1) AS asked \
+    sqlx::query_as(
+        "SELECT results.id, results.key, results.generation FROM json_each(?1) AS asked \
          JOIN results ON results.key = unhex(asked.value) AND results.scope = ?2 AND results.only_for = ''",
     )
     .bind(hex_list(keys.into_iter().map(|key| key.0.as_bytes())))
     .bind(scope.as_str())
     .fetch_all(&mut *tx)
     .await
-    .during("looking up results")?;
-    let chains = chains::read(tx, rows.iter().map(|row| row.outputs.as_str())).await?;
-    rows.into_iter()
-        .map(|row| Ok((row.key()?, row.result(&chains)?)))
-        .collect()
+    .during("looking up results")
+}
+
+async fn select_results(
+    tx: &mut SqliteConnection,
+    ids: &[i64],
+) -> Result<Vec<ResultRow>, StoreError> {
+    sqlx::query_as(
+        "SELECT results.* FROM json_each(?1) AS asked JOIN results ON results.id = asked.value",
+    )
+    .bind(to_json(&ids))
+    .fetch_all(tx)
+    .await
+    .during("reading results")
 }
 
 /// The result recorded under exactly this claim, and the generation that recorded it.

@@ -3,7 +3,7 @@
 use buildyard_model::{BuildId, Platform, StepDigest, WorkerId};
 use sqlx::SqliteConnection;
 
-use super::columns::{During, capped, digest, parse};
+use super::columns::{During, capped, digest, parse, to_json};
 use crate::{StepLog, StepRecord, StoreError, TEXTS_CAP, UnixMillis, cap_log};
 
 /// A row of `build_steps`, without its log.
@@ -49,64 +49,69 @@ struct LogRow {
     log_text: Option<Vec<u8>>,
 }
 
-/// Inserts nothing where the build is gone; [`count_steps`] finds that out. A log that was recorded stays until a new
-/// one comes.
-pub(super) async fn upsert_step(
+/// Bytes of steps in one statement: a statement per step would cost more than the step, all of them may have long logs.
+const AT_ONCE: usize = 1 << 20;
+
+/// Records the steps of a build that has none yet.
+pub(super) async fn insert_steps(
     tx: &mut SqliteConnection,
     build: &BuildId,
-    step: &StepRecord,
+    steps: &[StepRecord],
 ) -> Result<(), StoreError> {
-    let (log_blob, log_text) = match &step.log {
-        Some(StepLog::Blob(digest)) => (Some(&digest.as_bytes()[..]), None),
-        Some(StepLog::Text(text)) => (None, Some(cap_log(text))),
-        None => (None, None),
-    };
-    sqlx::query(
-        "INSERT INTO build_steps (build, step, position, name, platform, worker, cached, emulated, started_at, \
-         completed_at, error, log_blob, log_text) \
-         SELECT id, ?2, (SELECT 1 + coalesce(max(position), 0) FROM build_steps WHERE build = ?1), \
-         ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM builds WHERE id = ?1 \
-         ON CONFLICT (build, step) DO UPDATE SET name = excluded.name, platform = excluded.platform, \
-         worker = excluded.worker, cached = excluded.cached, emulated = excluded.emulated, \
-         started_at = excluded.started_at, completed_at = excluded.completed_at, error = excluded.error, \
-         log_blob = CASE WHEN excluded.log_blob IS NULL AND excluded.log_text IS NULL \
-                    THEN build_steps.log_blob ELSE excluded.log_blob END, \
-         log_text = CASE WHEN excluded.log_blob IS NULL AND excluded.log_text IS NULL \
-                    THEN build_steps.log_text ELSE excluded.log_text END",
-    )
-    .bind(build.as_str())
-    .bind(&step.step.0.as_bytes()[..])
-    .bind(capped(&step.name, TEXTS_CAP))
-    .bind(step.platform.as_ref().map(ToString::to_string))
-    .bind(step.worker.as_ref().map(WorkerId::as_str))
-    .bind(step.cached)
-    .bind(step.emulated)
-    .bind(step.started.map(|at| at.0))
-    .bind(step.completed.map(|at| at.0))
-    .bind(step.error.as_deref().map(|text| capped(text, TEXTS_CAP)))
-    .bind(log_blob)
-    .bind(log_text)
-    .execute(tx)
-    .await
-    .during("recording a step of a build")?;
-    Ok(())
+    let mut rows = String::from("[");
+    for (position, step) in steps.iter().enumerate() {
+        rows.push_str(if rows.len() > 1 { "," } else { "" });
+        rows.push_str(&to_json(&row(position, step)));
+        if rows.len() >= AT_ONCE {
+            insert_rows(tx, build, &rows).await?;
+            rows.truncate(1);
+        }
+    }
+    match rows.len() {
+        1 => Ok(()),
+        _ => insert_rows(tx, build, &rows).await,
+    }
 }
 
-/// Brings a build's counts up to date. Whether there is such a build.
-pub(super) async fn count_steps(
+/// A step as a list of its columns' values. JSON has no bytes: they are hex here.
+fn row(position: usize, step: &StepRecord) -> impl serde::Serialize {
+    let (log_blob, log_text) = match &step.log {
+        Some(StepLog::Blob(digest)) => (Some(digest.hex()), None),
+        Some(StepLog::Text(text)) => (None, Some(hex::encode(cap_log(text)))),
+        None => (None, None),
+    };
+    (
+        (step.step.0.hex(), position),
+        capped(&step.name, TEXTS_CAP).to_owned(),
+        step.platform.as_ref().map(ToString::to_string),
+        step.worker.as_ref().map(|worker| worker.to_string()),
+        (step.cached, step.emulated),
+        (step.started, step.completed),
+        step.error
+            .as_deref()
+            .map(|text| capped(text, TEXTS_CAP).to_owned()),
+        (log_blob, log_text),
+    )
+}
+
+async fn insert_rows(
     tx: &mut SqliteConnection,
     build: &BuildId,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE builds SET (steps, steps_cached, steps_emulated) = \
-         (SELECT count(*), coalesce(sum(cached), 0), coalesce(sum(emulated), 0) FROM build_steps WHERE build = ?1) \
-         WHERE id = ?1",
+    rows: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR IGNORE INTO build_steps (build, step, position, name, platform, worker, cached, emulated, started_at, \
+         completed_at, error, log_blob, log_text) \
+         SELECT ?1, unhex(value ->> '$[0][0]'), value ->> '$[0][1]', value ->> '$[1]', value ->> '$[2]', value ->> '$[3]', \
+         value ->> '$[4][0]', value ->> '$[4][1]', value ->> '$[5][0]', value ->> '$[5][1]', value ->> '$[6]', \
+         unhex(value ->> '$[7][0]'), unhex(value ->> '$[7][1]') FROM json_each(?2 || ']')",
     )
     .bind(build.as_str())
+    .bind(rows)
     .execute(tx)
     .await
-    .during("counting a build's steps")?;
-    Ok(done.rows_affected() > 0)
+    .during("recording the steps of a build")?;
+    Ok(())
 }
 
 pub(super) async fn select_steps(

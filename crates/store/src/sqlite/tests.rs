@@ -260,6 +260,7 @@ async fn each_operation_is_one_transaction() {
         completed: now,
         error: None,
         response: BTreeMap::new(),
+        steps: Vec::new(),
     };
     let platform: Platform = "linux/amd64".parse().expect("a platform");
     once!(store.lookup(&[key], &scope, now));
@@ -291,7 +292,6 @@ async fn each_operation_is_one_transaction() {
     once!(store.encodings(&[]));
     once!(store.layers_by_diff_id(&[digest]));
     once!(store.start_build(&build("b")));
-    once!(store.record_steps(&id, &[]));
     once!(store.finish_build(&id, &end));
     once!(store.abandon_running(now));
     once!(store.remove_builds(now, 1));

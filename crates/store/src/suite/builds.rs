@@ -16,6 +16,7 @@ pub(crate) fn success(now: UnixMillis) -> Finished {
         completed: now,
         error: None,
         response: BTreeMap::new(),
+        steps: Vec::new(),
     }
 }
 
@@ -86,53 +87,60 @@ pub(crate) async fn history_keeps_what_it_is_told(store: &dyn Store) {
         .await
         .expect_err("the id was used");
     assert!(matches!(again, StoreError::BuildExists(_)), "{again}");
-    store
-        .record_steps(&id, &[step("z"), bare("a")])
-        .await
-        .expect("recorded");
     let mut done = step("z");
     (done.completed, done.error) = (Some(at(2)), Some("exit code: 1".into()));
     let logged = StepRecord {
         log: Some(StepLog::Text(b"not \xff UTF-8".to_vec())),
         ..done.clone()
     };
-    store.record_steps(&id, &[logged]).await.expect("recorded");
-    store
-        .record_steps(&id, &[done.clone()])
-        .await
-        .expect("recorded");
-    assert_eq!(store.steps(&id).await.expect("read"), [done, bare("a")]);
-    let log = store.log(&id, step("z").step).await.expect("read");
-    assert_eq!(
-        log,
-        Some(StepLog::Text(b"not \xff UTF-8".to_vec())),
-        "a log stays until there is another"
-    );
-    assert_eq!(store.log(&id, bare("a").step).await.expect("read"), None);
     let response = BTreeMap::from([("containerimage.digest".to_owned(), "sha256:00".to_owned())]);
     let end = Finished {
         error: Some("why".into()),
         outcome: BuildOutcome::Failed,
         response,
+        steps: vec![logged, bare("a")],
         ..success(at(9))
     };
     assert!(store.finish_build(&id, &end).await.expect("finished"));
+    assert_eq!(store.steps(&id).await.expect("read"), [done, bare("a")]);
+    let log = store.log(&id, step("z").step).await.expect("read");
+    assert_eq!(log, Some(StepLog::Text(b"not \xff UTF-8".to_vec())));
+    assert_eq!(store.log(&id, bare("a").step).await.expect("read"), None);
     let expected = BuildRecord {
         outcome: BuildOutcome::Failed,
         completed: Some(at(9)),
-        error: end.error,
-        response: end.response,
+        error: end.error.clone(),
+        response: end.response.clone(),
         steps: 2,
         steps_cached: 1,
         steps_emulated: 1,
         ..build("b", at(0))
     };
     assert_eq!(store.build(&id).await.expect("read"), Some(expected));
-    let missing = store
-        .record_steps(&BuildId::new("none"), &[step("z")])
-        .await
-        .expect_err("no such build");
-    assert!(matches!(missing, StoreError::NoSuchBuild(_)), "{missing}");
+    let nobody = BuildId::new("none");
+    assert!(!store.finish_build(&nobody, &end).await.expect("asked"));
+}
+
+pub(crate) async fn all_steps_of_a_large_build_are_kept(store: &dyn Store) {
+    let id = start(store, "b", at(0)).await;
+    let log = StepLog::Text(vec![b'x'; 100_000]);
+    let steps = (0..50).map(|number| StepRecord {
+        log: Some(log.clone()),
+        ..step(&format!("step {number}"))
+    });
+    let end = Finished {
+        steps: steps.collect(),
+        ..success(at(1))
+    };
+    assert!(store.finish_build(&id, &end).await.expect("finished"));
+    let kept = store.steps(&id).await.expect("read");
+    let names: Vec<_> = kept.iter().map(|step| step.name.clone()).collect();
+    let expected: Vec<_> = (0..50).map(|number| format!("step {number}")).collect();
+    assert_eq!(names, expected);
+    for step in &kept {
+        let kept = store.log(&id, step.step).await.expect("read");
+        assert_eq!(kept, Some(log.clone()), "{}", step.name);
+    }
 }
 
 pub(crate) async fn a_page_follows_a_page(store: &dyn Store) {
@@ -159,12 +167,12 @@ pub(crate) async fn the_first_end_counts(store: &dyn Store) {
         ..success(at(1))
     };
     assert!(store.finish_build(&id, &cancelled).await.expect("finished"));
-    assert!(
-        !store
-            .finish_build(&id, &success(at(2)))
-            .await
-            .expect("asked")
-    );
+    let late = Finished {
+        steps: vec![step("late")],
+        ..success(at(2))
+    };
+    assert!(!store.finish_build(&id, &late).await.expect("asked"));
+    assert!(store.steps(&id).await.expect("read").is_empty());
     assert_eq!(outcome(store, &id).await, BuildOutcome::Cancelled);
 }
 
@@ -218,23 +226,17 @@ pub(crate) async fn old_builds_go_with_their_logs(store: &dyn Store) {
         log: log(text),
         ..step(name)
     });
-    store.record_steps(&old, &steps).await.expect("recorded");
-    store
-        .record_steps(
-            &new,
-            &[StepRecord {
-                log: log("shared"),
-                ..step("s")
-            }],
-        )
-        .await
-        .expect("recorded");
+    let of_new = StepRecord {
+        log: log("shared"),
+        ..step("s")
+    };
     record(store, &claim_of("a"), &result("one", &["x"]), at(0)).await;
-    for id in [&old, &new] {
-        store
-            .finish_build(id, &success(at(6)))
-            .await
-            .expect("finished");
+    for (id, steps) in [(&old, steps.to_vec()), (&new, vec![of_new])] {
+        let end = Finished {
+            steps,
+            ..success(at(6))
+        };
+        store.finish_build(id, &end).await.expect("finished");
     }
     let logs = store.remove_builds(at(5), 10).await.expect("removed");
     assert_eq!(
@@ -259,7 +261,11 @@ pub(crate) async fn logs_are_capped(store: &dyn Store) {
         error: Some("ä".repeat(MAX_LOG_TEXT)),
         ..step("z")
     };
-    store.record_steps(&id, &[long]).await.expect("recorded");
+    let end = Finished {
+        steps: vec![long],
+        ..success(at(1))
+    };
+    store.finish_build(&id, &end).await.expect("finished");
     let Some(StepLog::Text(kept)) = store.log(&id, step("z").step).await.expect("read") else {
         panic!("no text")
     };

@@ -22,7 +22,8 @@ macro_rules! store_suite {
     ($make:expr) => {
         $crate::suite::store_suite!(@tests $make;
             builds: history_keeps_what_it_is_told, a_page_follows_a_page, the_first_end_counts,
-                a_crash_interrupts_what_ran, old_builds_go_with_their_logs, logs_are_capped;
+                a_crash_interrupts_what_ran, old_builds_go_with_their_logs, logs_are_capped,
+                all_steps_of_a_large_build_are_kept;
             claims: a_claim_is_given_once, a_lapsed_claim_is_given_away, silence_loses_nothing_by_itself,
                 a_lost_answer_may_be_asked_for_again, only_the_holder_completes, released_means_free,
                 no_cache_runs_once_per_build, a_lost_worker_lapses, many_ask_at_once;
@@ -66,7 +67,7 @@ fn layer(name: &str) -> LayerId {
 }
 
 fn chain(names: &[&str]) -> Chain {
-    Chain(names.iter().map(|name| layer(name)).collect())
+    Chain::new(names.iter().map(|name| layer(name)).collect())
 }
 
 fn platform(text: &str) -> Platform {
@@ -140,5 +141,6 @@ async fn lookup(store: &dyn crate::Store, name: &str, now: UnixMillis) -> Option
         .lookup(&[key(name)], &scope(), now)
         .await
         .expect("looked up");
-    found.into_iter().next().expect("one answer per key")
+    let result = found.into_iter().next().expect("one answer per key");
+    result.map(|result| (*result).clone())
 }

@@ -1,5 +1,7 @@
 //! Results: what is recorded is found, what is lost is a miss.
 
+use std::sync::Arc;
+
 use buildyard_model::{Digest, Scope, WorkerId};
 
 use super::layers::{made, pulled};
@@ -13,7 +15,8 @@ pub(crate) async fn what_is_recorded_is_found(store: &dyn Store) {
         .lookup(&[key("b"), key("a"), key("c"), key("a")], &scope(), at(1))
         .await
         .expect("found");
-    assert_eq!(found, [None, Some(outcome.clone()), None, Some(outcome)]);
+    let outcome = Some(Arc::new(outcome));
+    assert_eq!(found, [None, outcome.clone(), None, outcome]);
     assert!(
         store
             .lookup(&[], &scope(), at(1))
