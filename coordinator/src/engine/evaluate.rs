@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use buildyard_llb::{Graph, Input, Limits, Target, pb};
 use buildyard_model::{Chain, JobId, StepDigest, WorkerId};
@@ -14,7 +13,7 @@ use tonic::Code;
 
 use super::locations::Locations;
 use super::state::BuildState;
-use super::{Engine, entitlements, internal};
+use super::{Engine, entitlements};
 use crate::backend::{Build, BuildError};
 use crate::progress::VertexInfo;
 
@@ -154,10 +153,8 @@ impl Evaluation<'_> {
 
     /// Takes in all sources that are needed and not known, side by side.
     pub(super) async fn sources(&mut self) -> Result<(), BuildError> {
-        let needed = self
-            .graph
-            .needed(&self.targets, |number| self.known.contains_key(&number));
-        let sources: Vec<usize> = needed
+        let sources: Vec<usize> = self
+            .needed()
             .into_iter()
             .filter(|&n| self.graph.step(n).is_source())
             .collect();
@@ -183,62 +180,6 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    /// Looks every step whose inputs are known up in the cache, inputs first.
-    async fn walk(&mut self) -> Result<(), BuildError> {
-        let needed = self
-            .graph
-            .needed(&self.targets, |number| self.known.contains_key(&number));
-        for number in needed {
-            let step = self.graph.step(number);
-            if step.is_source() || self.is_in_job(number) {
-                continue;
-            }
-            let Some(inputs) = self.inputs(number) else {
-                continue;
-            };
-            let digest = step.digest;
-            let key = match buildyard_solver::key(
-                step,
-                &inputs,
-                &self.engine.trees,
-                self.engine.tocs.as_ref(),
-            )
-            .await
-            {
-                Ok(Some(key)) => key,
-                Ok(None) => continue,
-                Err(error) => return Err(self.key_error(number, &inputs, error).await),
-            };
-            if step.ignore_cache {
-                continue;
-            }
-            let scope = &self.engine.scope;
-            let found = self
-                .engine
-                .store
-                .lookup(&[key], scope, super::now())
-                .await
-                .map_err(internal)?;
-            let Some(result) = found.into_iter().next().flatten() else {
-                continue;
-            };
-            let chains = crate::farm::chains_of(&result);
-            let held = self.state.holds(&chains);
-            let known = self.engine.layers.all_known(&chains).await;
-            if held && known.map_err(internal)? {
-                self.build.progress.cached(digest.0, SystemTime::now());
-                self.learn(number, digest, chains);
-            } else {
-                self.engine
-                    .store
-                    .forget(key, scope)
-                    .await
-                    .map_err(internal)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The chains behind a step's inputs, if all are known.
     pub(super) fn inputs(&self, number: usize) -> Option<Vec<Chain>> {
         let inputs = &self.graph.step(number).inputs;
@@ -251,8 +192,15 @@ impl Evaluation<'_> {
             .map(|chains| chains.get(input.output).cloned().unwrap_or_default())
     }
 
+    /// What must be known to know the targets, and is not.
+    pub(super) fn needed(&self) -> Vec<usize> {
+        self.graph
+            .needed(&self.targets, |number| self.known.contains_key(&number))
+    }
+
     pub(super) fn learn(&mut self, number: usize, digest: StepDigest, chains: Vec<Chain>) {
-        self.state.set_result(digest, chains.clone());
+        self.state.holds(&chains);
+        self.state.remember(digest, chains.clone());
         self.known.insert(number, chains);
     }
 
@@ -262,9 +210,7 @@ impl Evaluation<'_> {
 
     /// Steps to be planned: needed, not known, in no job.
     pub(super) fn missing(&self) -> Vec<usize> {
-        let mut missing = self
-            .graph
-            .needed(&self.targets, |number| self.known.contains_key(&number));
+        let mut missing = self.needed();
         missing.retain(|&number| !self.is_in_job(number));
         missing
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use buildyard_model::{Chain, LayerId, StepDigest};
+use buildyard_model::{Chain, LayerId, StepDigest, StepKey};
 use buildyard_proto::v1::{self as proto, step_event::Event};
 use buildyard_session::TokenRequest;
 use buildyard_store::Pulled;
 use tonic::Status;
 
+use super::foretold::Foretold;
 use super::state::{BuildState, RanOn};
 use crate::backend::Build;
 use crate::farm::JobHost;
@@ -19,6 +20,7 @@ use crate::progress::StatusUpdate;
 pub(super) struct BuildHost {
     pub(super) build: Arc<Build>,
     pub(super) state: Arc<BuildState>,
+    pub(super) foretold: Arc<Foretold>,
 }
 
 #[async_trait]
@@ -46,6 +48,10 @@ impl JobHost for BuildHost {
             }
             None => {}
         }
+    }
+
+    fn keyed(&self, step: StepDigest, key: StepKey) {
+        self.foretold.note(step, key);
     }
 
     fn holds(&self, chains: &[Chain]) -> bool {

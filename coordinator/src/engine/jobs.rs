@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use buildyard_llb::cut::{Part, cut};
-use buildyard_model::{Chain, JobId, StepDigest};
+use buildyard_model::{Chain, JobId, LayerId, StepDigest};
 use buildyard_proto::encode_result;
 use buildyard_proto::v1::{self as proto, failure};
 use futures::stream::{SelectAll, StreamExt};
@@ -103,6 +103,7 @@ impl Evaluation<'_> {
             host: Arc::new(BuildHost {
                 build: self.build.clone(),
                 state: self.state.clone(),
+                foretold: self.engine.foretold.clone(),
             }),
         })
     }
@@ -262,19 +263,22 @@ impl Evaluation<'_> {
 
     /// Results whose layers are gone are not known any more; a context among them is transferred again.
     async fn forget_lost_results(&mut self) -> Result<(), BuildError> {
-        let numbers: Vec<usize> = self.known.keys().copied().collect();
-        for number in numbers {
-            if !self
-                .engine
-                .layers
-                .all_known(&self.known[&number])
-                .await
-                .map_err(internal)?
-            {
-                self.known.remove(&number);
-                self.state.forget_result(&self.graph.step(number).digest);
+        let chains = self.known.values().flatten();
+        let layers: HashSet<LayerId> = chains.flat_map(Chain::layers).copied().collect();
+        let layers: Vec<LayerId> = layers.into_iter().collect();
+        let gone = self.engine.layers.gone(&layers).await.map_err(internal)?;
+        let lost = |chains: &[Chain]| {
+            let mut layers = chains.iter().flat_map(Chain::layers);
+            layers.any(|layer| gone.contains(layer))
+        };
+        let (graph, state) = (&self.graph, self.state);
+        self.known.retain(|&number, chains| {
+            let lost = lost(chains);
+            if lost {
+                state.forget_result(&graph.step(number).digest);
             }
-        }
+            !lost
+        });
         Ok(())
     }
 

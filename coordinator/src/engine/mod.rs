@@ -7,6 +7,7 @@ mod auth;
 mod contexts;
 mod entitlements;
 mod evaluate;
+mod foretold;
 mod frontend;
 mod history;
 mod host;
@@ -23,6 +24,7 @@ mod small_files;
 mod sources;
 mod state;
 mod tocs;
+mod walk;
 mod wildcards;
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,6 +71,7 @@ pub struct Engine {
     build_platform: Platform,
     scope: Scope,
     contexts: contexts::Contexts,
+    foretold: Arc<foretold::Foretold>,
     documents: Arc<Documents>,
     builds: Mutex<HashMap<BuildId, Arc<state::BuildState>>>,
 }
@@ -94,6 +97,7 @@ impl Engine {
             build_platform,
             scope: Scope::new("default"),
             contexts: contexts::Contexts::default(),
+            foretold: Arc::default(),
             documents: Arc::default(),
             builds: Mutex::default(),
         }

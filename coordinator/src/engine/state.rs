@@ -45,17 +45,18 @@ impl BuildState {
     }
 
     /// Holds the layers of these results. `false`: they are being removed, so they count as gone.
-    pub(super) fn holds(&self, chains: &[Chain]) -> bool {
-        let layers = chains.iter().flat_map(|chain| chain.0.iter().copied());
-        self.hold.layers(layers)
+    pub(super) fn holds<'a>(&self, chains: impl IntoIterator<Item = &'a Chain>) -> bool {
+        let chains = chains.into_iter();
+        self.hold
+            .layers(chains.flat_map(|chain| chain.layers().iter().copied()))
     }
 
     pub(super) fn result(&self, step: &StepDigest) -> Option<Vec<Chain>> {
         lock(&self.results).get(step).cloned()
     }
 
-    pub(super) fn set_result(&self, step: StepDigest, chains: Vec<Chain>) {
-        self.holds(&chains);
+    /// Notes what a step yields. Whoever does holds its layers.
+    pub(super) fn remember(&self, step: StepDigest, chains: Vec<Chain>) {
         lock(&self.results).insert(step, chains);
     }
 

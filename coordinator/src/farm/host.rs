@@ -1,7 +1,7 @@
 //! What a job asks of the build that it belongs to.
 
 use async_trait::async_trait;
-use buildyard_model::{Chain, LayerId, StepDigest};
+use buildyard_model::{Chain, LayerId, StepDigest, StepKey};
 use buildyard_proto::v1 as proto;
 use buildyard_store::Pulled;
 use tonic::Status;
@@ -13,6 +13,9 @@ use tonic::Status;
 pub trait JobHost: Send + Sync {
     /// Something happened to a step. `worker` is where.
     fn step_event(&self, step: StepDigest, worker: &str, event: &proto::StepEvent);
+
+    /// A worker has found out a step's key.
+    fn keyed(&self, step: StepDigest, key: StepKey);
 
     /// These results must stay in the store as long as the build runs. `false`: they are being removed, so they count as
     /// gone.

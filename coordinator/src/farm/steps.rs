@@ -70,6 +70,7 @@ pub(super) async fn claim(
         scope: job.request.scope.clone(),
         only_for: ignore_cache.then(|| job.request.build.clone()),
     };
+    job.request.host.keyed(step, claim.key);
     let by = ClaimedBy {
         worker: worker.id.clone(),
         job: job.request.id.clone(),

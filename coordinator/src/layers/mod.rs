@@ -7,7 +7,7 @@ mod origins;
 mod ready;
 mod record;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -140,29 +140,41 @@ impl LayerStore {
         Ok(self.store.layers(&[id]).await?.pop().flatten())
     }
 
-    /// Whether every layer of these results is recorded and its bytes can be had: they lie here, are on their way from the
-    /// worker that made them, or can be pulled again.
+    /// Whether the bytes of every layer of these results can be had.
     pub async fn all_known(&self, chains: &[Chain]) -> Result<bool, LayersError> {
-        let ids: Vec<LayerId> = chains
-            .iter()
-            .flat_map(|chain| chain.0.iter().copied())
-            .collect();
-        let records = self.store.layers(&ids).await?;
-        for record in records {
+        let layers: HashSet<LayerId> = chains.iter().flat_map(Chain::layers).copied().collect();
+        let layers: Vec<LayerId> = layers.into_iter().collect();
+        Ok(self.gone(&layers).await?.is_empty())
+    }
+
+    /// Which of these layers are not recorded, or have no bytes any more. Those of the others lie here, are on their way
+    /// from the worker that made them, or can be pulled again.
+    pub async fn gone(&self, layers: &[LayerId]) -> Result<HashSet<LayerId>, LayersError> {
+        if layers.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let records = self.store.layers(layers).await?;
+        let mut gone = HashSet::new();
+        let mut lost = Vec::new();
+        for (&layer, record) in layers.iter().zip(records) {
             let Some(record) = record else {
-                return Ok(false);
-            };
-            if record.pulled.is_some() || !record.published {
+                gone.insert(layer);
                 continue;
-            }
-            if !self.bytes_are_here(&record)? {
-                tracing::warn!(layer = %record.id, "the bytes of a layer are missing; what contains it is built again");
-                self.store.remove_layers(&[record.id]).await?;
-                self.memory.forget(&record.id);
-                return Ok(false);
+            };
+            let to_be_here = record.pulled.is_none() && record.published;
+            if to_be_here && !self.bytes_are_here(&record)? {
+                tracing::warn!(%layer, "the bytes of a layer are missing; what contains it is built again");
+                lost.push(layer);
             }
         }
-        Ok(true)
+        if !lost.is_empty() {
+            self.store.remove_layers(&lost).await?;
+            for layer in &lost {
+                self.memory.forget(layer);
+            }
+        }
+        gone.extend(lost);
+        Ok(gone)
     }
 
     fn bytes_are_here(&self, record: &LayerRecord) -> io::Result<bool> {
