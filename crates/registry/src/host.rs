@@ -154,9 +154,10 @@ impl Host {
         Fut: Future<Output = Result<T, OciDistributionError>>,
     {
         let mut shown = self.authorizer.authorization(what, &target.scopes).await?;
+        let client = self.clients.oci()?;
         for last in [false, true] {
-            let reference = self.hand_over(&shown, target).await;
-            let error = match call(self.clients.oci.clone(), reference).await {
+            let reference = self.hand_over(client, &shown, target).await;
+            let error = match call(client.clone(), reference).await {
                 Ok(value) => return Ok(value),
                 Err(error) => RegistryError::from_client(what, &self.name, &shown.tried(), error),
             };
@@ -181,7 +182,12 @@ impl Host {
     }
 
     /// Gives the library this authorization for the target. The library would fetch a token of its own otherwise.
-    async fn hand_over(&self, shown: &Authorization, target: &Target<'_>) -> oci_client::Reference {
+    async fn hand_over(
+        &self,
+        client: &oci_client::Client,
+        shown: &Authorization,
+        target: &Target<'_>,
+    ) -> oci_client::Reference {
         let (host, repository) = (self.name.clone(), target.repository.to_owned());
         let reference =
             oci_client::Reference::with_digest(host, repository, target.digest.to_owned());
@@ -198,11 +204,8 @@ impl Host {
                 )
             }
         };
-        self.clients
-            .oci
-            .store_auth_if_needed(&self.name, &stored)
-            .await;
-        let tokens: &TokenCache = &self.clients.oci.tokens;
+        client.store_auth_if_needed(&self.name, &stored).await;
+        let tokens: &TokenCache = &client.tokens;
         tokens.insert(&reference, target.operation, token).await;
         reference
     }
