@@ -169,3 +169,6 @@ impl<'a> Answers<'a> {
         Ok(gone)
     }
 }
+
+#[cfg(test)]
+mod tests;
