@@ -25,7 +25,7 @@ impl Engine {
         if build.request.internal {
             return Ok(());
         }
-        self.record_start(build).await?;
+        self.record_start(build, state).await?;
         let steps: Vec<StepRecord> = build
             .progress
             .vertices()
@@ -48,15 +48,23 @@ impl Engine {
     }
 
     /// Writes that a build has begun, once: after a crash it is known to have been interrupted.
-    pub(super) async fn record_start(&self, build: &Build) -> Result<(), StoreError> {
-        if build.request.internal || self.store.build(&build.id).await?.is_some() {
+    pub(super) async fn record_start(
+        &self,
+        build: &Build,
+        state: Option<&BuildState>,
+    ) -> Result<(), StoreError> {
+        if build.request.internal || state.is_some_and(BuildState::is_recorded) {
             return Ok(());
         }
         match self.store.start_build(&self.build_record(build)).await {
             // Another call of the same build was faster.
-            Err(StoreError::BuildExists(_)) => Ok(()),
-            outcome => outcome,
+            Err(StoreError::BuildExists(_)) => {}
+            outcome => outcome?,
         }
+        if let Some(state) = state {
+            state.note_recorded();
+        }
+        Ok(())
     }
 
     /// The record with which a build begins.

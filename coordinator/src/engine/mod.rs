@@ -161,7 +161,8 @@ fn insecure_registries(build: &Build) -> Vec<String> {
 impl Backend for Engine {
     async fn solve(&self, build: &Arc<Build>, input: SolveInput) -> Result<Solved, BuildError> {
         let state = self.state(build);
-        self.record_start(build).await.map_err(internal)?;
+        let started = self.record_start(build, Some(&state));
+        started.await.map_err(internal)?;
         let solved = match input.what {
             What::Definition(definition) => Solved {
                 refs: crate::backend::Refs::Single(Ref::new(definition, ())),

@@ -142,16 +142,27 @@ impl Engine {
             .map_or(name, String::as_str);
         let key = format!("{}\0{hint}\0{name}", build.session.shared_key());
         let digest = step.digest.0;
+        let previous = self.previous(state, &key).await?;
         let request = SyncRequest {
             dir_name: name.to_owned(),
             include_patterns: list("local.includepattern")?,
             exclude_patterns: list("local.excludepatterns")?,
             follow_paths: list("local.followpaths")?,
-            previous: self.previous(state, &key).await?,
+            previous: previous.as_ref().map(|(_, toc)| toc.clone()),
             limits: Default::default(),
             progress: Some(transferring(build, digest, "context")),
         };
         let synced = build.session.sync_dir(request, self.pack()?).await?;
+        if let Some((layer, _)) = previous.filter(|(_, toc)| **toc == synced.toc)
+            && state.hold.layers([layer])
+            && self
+                .layers
+                .keeps_own(layer)
+                .await
+                .map_err(super::internal)?
+        {
+            return Ok(Chain::new(vec![layer]));
+        }
         let toc = Arc::new(synced.toc);
         state.hold.flats(toc.flats.iter().copied());
         let put = self.layers.put_own(toc, super::now()).await;
@@ -161,12 +172,12 @@ impl Engine {
         Ok(Chain::new(vec![layer]))
     }
 
-    /// The tree of the last transfer, if its bytes are still here; they stay as long as the build runs.
+    /// What the last transfer took, if its bytes are still here; they stay as long as the build runs.
     async fn previous(
         &self,
         state: &BuildState,
         key: &str,
-    ) -> Result<Option<Arc<Toc>>, BuildError> {
+    ) -> Result<Option<(LayerId, Arc<Toc>)>, BuildError> {
         let Some(layer) = self.contexts.get(key) else {
             return Ok(None);
         };
@@ -176,7 +187,7 @@ impl Engine {
         };
         let held = state.hold.flats(toc.flats.iter().copied());
         let missing = self.layers.missing(&toc).map_err(super::internal)?;
-        Ok((held && missing.is_empty()).then_some(toc))
+        Ok((held && missing.is_empty()).then_some((layer, toc)))
     }
 }
 

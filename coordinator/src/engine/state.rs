@@ -1,6 +1,7 @@
 //! What the engine keeps about one build while it goes on.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use buildyard_model::{Chain, LayerId, Platform, StepDigest};
@@ -17,6 +18,7 @@ pub(super) struct BuildState {
     images: Mutex<HashMap<(String, Platform), Arc<Resolved>>>,
     started: Mutex<HashSet<StepDigest>>,
     noted: Mutex<HashMap<StepDigest, RanOn>>,
+    recorded: AtomicBool,
     /// Patterns of the context's ignore file, to explain a missing file.
     pub(super) ignore: Mutex<Vec<String>>,
     /// What must stay in the store as long as the build runs.
@@ -39,6 +41,7 @@ impl BuildState {
             images: Mutex::default(),
             started: Mutex::default(),
             noted: Mutex::default(),
+            recorded: AtomicBool::new(false),
             ignore: Mutex::default(),
             hold,
         }
@@ -88,6 +91,15 @@ impl BuildState {
         layers
             .find(|(id, _)| *id == layer)
             .map(|(_, pulled)| pulled)
+    }
+
+    /// Whether the history knows that the build has begun.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_recorded(&self) {
+        self.recorded.store(true, Ordering::Relaxed);
     }
 
     /// Notes that a step was shown as started. Returns whether it was before.

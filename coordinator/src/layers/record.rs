@@ -22,6 +22,15 @@ fn is_of(toc: &Toc, id: LayerId) -> bool {
     toc.flats.iter().all(|flat| *flat == FlatId::from(id.0))
 }
 
+/// Whether `known` has everything that `seen` says, with its sources as the last seen ones.
+fn says_all_of(known: &Pulled, seen: &Pulled) -> bool {
+    let but_for_sources = |pulled: &Pulled| Pulled {
+        sources: Vec::new(),
+        ..pulled.clone()
+    };
+    but_for_sources(known) == but_for_sources(seen) && known.sources.starts_with(&seen.sources)
+}
+
 impl LayerStore {
     /// Takes in the TOC of a layer that a step made on `worker`. `here`: its flat files are this machine's, so it is published.
     /// Returns the record, which goes into the store with the step's result. Neither is waited for to be on the disk: a layer
@@ -89,6 +98,15 @@ impl LayerStore {
         Ok(id)
     }
 
+    /// Whether a layer that was recorded by [`LayerStore::put_own`] still is, with its table of contents.
+    pub async fn keeps_own(&self, id: LayerId) -> Result<bool, LayersError> {
+        let record = self.record(id).await?.filter(|record| record.published);
+        match record.and_then(|record| record.toc) {
+            Some(blob) => Ok(self.blobs.stat(blob).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Whether there is an equal layer that is whole. One that is not is struck out.
     async fn is_known(&self, id: LayerId, new: Digest, toc: &Toc) -> Result<bool, LayersError> {
         let Some(record) = self.record(id).await? else {
@@ -113,13 +131,25 @@ impl LayerStore {
         Ok(true)
     }
 
-    /// Records the layers of an image.
+    /// Records the layers of an image, unless they are recorded like that already: reading is no burden to others, and an
+    /// image is nearly always the one that the build before had.
     pub async fn put_image(
         &self,
         layers: impl Iterator<Item = (LayerId, Pulled)>,
         now: UnixMillis,
     ) -> Result<(), LayersError> {
-        let records: Vec<LayerRecord> = layers
+        let (ids, pulled): (Vec<LayerId>, Vec<Pulled>) = layers.unzip();
+        let known = self.store.layers(&ids).await?;
+        let is_known = |(known, pulled): (&Option<LayerRecord>, &Pulled)| {
+            let known = known.as_ref().and_then(|record| record.pulled.as_ref());
+            known.is_some_and(|known| says_all_of(known, pulled))
+        };
+        if known.iter().zip(&pulled).all(is_known) {
+            return Ok(());
+        }
+        let records: Vec<LayerRecord> = ids
+            .into_iter()
+            .zip(pulled)
             .map(|(id, pulled)| LayerRecord {
                 id,
                 toc: None,

@@ -53,7 +53,7 @@ impl Chain {
     /// The content ids of every part of the chain that begins at its bottom, the shortest first; the last one is its own.
     pub fn ids(&self) -> impl Iterator<Item = Digest> {
         let mut hasher = DigestHasher::new("chain");
-        self.0
+        self.layers()
             .iter()
             .map(move |layer| hasher.field(layer.0.as_bytes()).finish())
     }
@@ -118,21 +118,13 @@ mod tests {
         assert_ne!(one.id(), upside_down.id());
         assert_ne!(Chain::scratch().id(), one.id());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn the_parts_of_a_chain_have_the_ids_of_chains() {
-        let chain = Chain(
-            ["a", "b", "c"]
-                .map(|name| LayerId(Digest::of(name)))
-                .to_vec(),
-        );
+        let layers = ["a", "b", "c"].map(|name| LayerId(Digest::of(name)));
+        let chain = Chain::new(layers.to_vec());
         let ids: Vec<Digest> = chain.ids().collect();
-        let part = |length: usize| Chain(chain.0[..length].to_vec()).id();
+        let part = |length: usize| Chain::new(layers[..length].to_vec()).id();
         assert_eq!(ids, [part(1), part(2), chain.id()]);
         assert_eq!(Chain::scratch().ids().count(), 0);
     }

@@ -24,7 +24,7 @@ fn outputs_text(outputs: &[Option<Chain>]) -> String {
 }
 
 fn name(chain: &Chain) -> String {
-    match chain.0.is_empty() {
+    match chain.layers().is_empty() {
         true => String::new(),
         false => chain.id().hex(),
     }
@@ -43,11 +43,11 @@ pub(super) async fn insert_chains(
 
 /// Records a chain and those below it, from the top down to the first that is there.
 async fn insert_chain(tx: &mut SqliteConnection, chain: &Chain) -> Result<(), StoreError> {
-    let Some((top, below)) = chain.0.split_last() else {
+    let Some((top, below)) = chain.layers().split_last() else {
         return Ok(());
     };
     // Nearly always just the step's own layer is new: no need to hash what is below it layer by layer.
-    let lower = (!below.is_empty()).then(|| Chain(below.to_vec()).id());
+    let lower = (!below.is_empty()).then(|| Chain::new(below.to_vec()).id());
     let known = match lower {
         Some(lower) => has_chain(tx, lower).await?,
         None => true,
@@ -74,7 +74,7 @@ fn node(id: Digest, below: Option<Digest>, layer: &LayerId) -> serde_json::Value
 /// Every part of a chain that begins at its bottom.
 fn nodes(chain: &Chain) -> Vec<serde_json::Value> {
     let mut below = None;
-    let parts = chain.ids().zip(&chain.0);
+    let parts = chain.ids().zip(chain.layers());
     let nodes = parts.map(|(id, layer)| node(id, below.replace(id), layer));
     nodes.collect()
 }
@@ -180,7 +180,7 @@ fn assemble(
         next = *below;
     }
     layers.reverse();
-    Ok(Chain(layers))
+    Ok(Chain::new(layers))
 }
 
 /// Removes chains that no result has and nothing builds on any more, in batches of what was left loose. A part of the housekeeping:
