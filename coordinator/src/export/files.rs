@@ -79,7 +79,7 @@ impl FilesExport {
                     .send_stream(&BTreeMap::new(), archive(tree))
                     .await
             }
-            false => request.client.send_dir(&*tree).await,
+            false => request.client.send_dir(tree).await,
         };
         if let Ok(bytes) = &sent {
             request.progress.moved(doing, *bytes, *bytes);

@@ -80,7 +80,7 @@ pub trait ClientSink: Send + Sync {
     ) -> Result<u64, ExportError>;
 
     /// Sends a directory. Returns the bytes of contents sent.
-    async fn send_dir(&self, source: &dyn DirSource) -> Result<u64, ExportError>;
+    async fn send_dir(&self, source: Arc<dyn DirSource>) -> Result<u64, ExportError>;
 }
 
 /// Shows the parts of an export: statuses of the export's vertex, by BuildKit's texts.

@@ -33,7 +33,7 @@ impl ClientSink for SessionSink {
         sent.map_err(failed)
     }
 
-    async fn send_dir(&self, source: &dyn DirSource) -> Result<u64, ExportError> {
+    async fn send_dir(&self, source: Arc<dyn DirSource>) -> Result<u64, ExportError> {
         let sent = self.session.send_dir(self.exporter, source).await;
         sent.map_err(failed)
     }

@@ -4,23 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use buildyard_layer::{
-    Entry, ExtentSource, FileReader, Kind, Time, Toc, number_links, path, path_cmp,
-};
+use buildyard_layer::{Entry, ExtentSource, FileReader, Kind, Time, Toc, number_links, path};
 use buildyard_model::FlatId;
 use buildyard_session::{DirEntry, DirKind, DirSource};
-use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::io::StreamReader;
 
 use super::ExportError;
-
-/// Bytes of a file in one piece.
-const PIECE: usize = 256 << 10;
 
 /// One platform's tree, merged.
 pub(super) struct Part {
@@ -34,9 +22,9 @@ pub(super) struct Part {
 
 /// A tree to send.
 pub(super) struct Tree {
-    toc: Arc<Toc>,
+    toc: Toc,
     /// Where each flat file's bytes are.
-    sources: Arc<HashMap<FlatId, Arc<dyn ExtentSource>>>,
+    sources: HashMap<FlatId, Arc<dyn ExtentSource>>,
     /// The first path of each hard-link group.
     first_names: HashMap<u32, usize>,
 }
@@ -56,14 +44,13 @@ impl Tree {
                 .iter()
                 .map(|flat| (*flat, part.source.clone()))
         });
-        let sources = Arc::new(sources.collect());
+        let sources = sources.collect();
         let mut toc = combined.finish();
         if let Some(seconds) = epoch {
             toc.entries
                 .iter_mut()
                 .for_each(|entry| entry.mtime = Time { seconds, nanos: 0 });
         }
-        let toc = Arc::new(toc);
         let mut first_names = HashMap::new();
         for (index, entry) in toc.entries.iter().enumerate() {
             if let Kind::File { ino, .. } = entry.kind {
@@ -82,7 +69,13 @@ impl Tree {
         &self.toc
     }
 
-    fn dir_entry(&self, index: usize) -> Option<DirEntry> {
+    /// How many entries are the root: one or none, and it comes first.
+    fn root(&self) -> usize {
+        let first = self.toc.entries.first();
+        usize::from(first.is_some_and(|entry| entry.path.is_empty()))
+    }
+
+    fn dir_entry(&self, index: usize) -> DirEntry {
         let entry = &self.toc.entries[index];
         let kind = match &entry.kind {
             Kind::File { size, ino, .. } => {
@@ -104,32 +97,25 @@ impl Tree {
                 major: *major,
                 minor: *minor,
             },
-            // A merged tree has neither.
-            Kind::Whiteout | Kind::LinkBelow { .. } => return None,
+            Kind::Whiteout | Kind::LinkBelow { .. } => {
+                unreachable!("neither is taken into a combined tree")
+            }
         };
         let (path, xattrs) = (entry.path.clone(), entry.xattrs.clone());
-        Some(DirEntry {
+        DirEntry {
             path,
             kind,
             mode: entry.mode,
             mtime: entry.mtime,
             xattrs,
-        })
-    }
-}
-
-impl ExtentSource for Tree {
-    fn read_at(&self, flat: FlatId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        Bytewise(self.sources.clone()).read_at(flat, offset, buf)
+        }
     }
 }
 
 /// Reads each flat file where it is.
-struct Bytewise(Arc<HashMap<FlatId, Arc<dyn ExtentSource>>>);
-
-impl ExtentSource for Bytewise {
+impl ExtentSource for Tree {
     fn read_at(&self, flat: FlatId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self.0.get(&flat) {
+        match self.sources.get(&flat) {
             Some(source) => source.read_at(flat, offset, buf),
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -139,51 +125,22 @@ impl ExtentSource for Bytewise {
     }
 }
 
-#[async_trait]
+/// Every path but the root, which is the client's own directory.
 impl DirSource for Tree {
-    /// Every path but the root, which is the client's own directory.
-    fn entries(&self) -> BoxStream<'_, io::Result<DirEntry>> {
-        let paths =
-            (0..self.toc.entries.len()).filter(|index| !self.toc.entries[*index].path.is_empty());
-        stream::iter(paths.filter_map(|index| self.dir_entry(index)).map(Ok)).boxed()
+    fn paths(&self) -> usize {
+        self.toc.entries.len() - self.root()
     }
 
-    async fn open(&self, path: &[u8]) -> io::Result<buildyard_session::FileReader> {
-        let found = self
-            .toc
-            .entries
-            .binary_search_by(|entry| path_cmp(&entry.path, path));
-        let index = found.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
-        let (toc, sources) = (self.toc.clone(), Bytewise(self.sources.clone()));
-        let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
-        // Ends when the reader is dropped: then sending fails.
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = read_file(&toc, index, &sources, &sender) {
-                // Nobody to tell: who has stopped reading doesn't want to know.
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        Ok(Box::new(StreamReader::new(ReceiverStream::new(receiver))))
+    fn entry(&self, number: usize) -> DirEntry {
+        self.dir_entry(number + self.root())
     }
-}
 
-/// Sends a file's bytes, until its end or until nobody receives.
-fn read_file(
-    toc: &Toc,
-    index: usize,
-    source: &dyn ExtentSource,
-    sender: &mpsc::Sender<io::Result<Bytes>>,
-) -> io::Result<()> {
-    let file = FileReader::of_entry(source, toc, &toc.entries[index]);
-    let mut file =
-        file.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))?;
-    loop {
-        let mut piece = vec![0; PIECE];
-        let read = file.read(&mut piece)?;
-        piece.truncate(read);
-        if read == 0 || sender.blocking_send(Ok(piece.into())).is_err() {
-            return Ok(());
-        }
+    fn open(&self, number: usize) -> io::Result<Box<dyn Read + '_>> {
+        let entry = &self.toc.entries[number + self.root()];
+        let file = FileReader::of_entry(self, &self.toc, entry);
+        let file =
+            file.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))?;
+        Ok(Box::new(file))
     }
 }
 

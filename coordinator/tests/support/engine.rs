@@ -4,6 +4,7 @@
 //! exports the context as the result.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -12,11 +13,9 @@ use bollard_buildkit_proto::fsutil::types::Stat;
 use bollard_buildkit_proto::pb;
 use buildyard_coordinator::backend::*;
 use buildyard_coordinator::progress::{STDERR, StatusUpdate, VertexInfo, Warning};
-use buildyard_layer::{Kind, Toc};
+use buildyard_layer::{Entry, Kind, Toc};
 use buildyard_model::{Digest, StepDigest};
-use buildyard_session::{DirEntry, DirKind, DirSource, FileReader, SyncRequest};
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use buildyard_session::{DirEntry, DirKind, DirSource, SyncRequest};
 
 use super::pack::Packs;
 
@@ -344,7 +343,10 @@ impl Backend for Scripted {
                         toc: tree.0.clone(),
                         packs: self.packs.clone(),
                     };
-                    build.session.send_dir(exporter.index, &source).await?;
+                    build
+                        .session
+                        .send_dir(exporter.index, Arc::new(source))
+                        .await?;
                 }
                 (_, "tar" | "oci" | "docker") => {
                     let parts = (0..3).map(|part| Ok(vec![b'a' + part; 1_500_000].into()));
@@ -394,36 +396,39 @@ struct Export {
     packs: Packs,
 }
 
-#[async_trait]
 impl DirSource for Export {
-    fn entries(&self) -> BoxStream<'_, std::io::Result<DirEntry>> {
-        let mut first = BTreeMap::new();
-        let entries = self.toc.entries.iter().map(move |entry| {
-            let kind = match &entry.kind {
-                Kind::File { size, ino, .. } => match first.get(ino) {
-                    Some(path) if *ino != 0 => DirKind::HardLink(Vec::clone(path)),
-                    _ => {
-                        first.insert(*ino, entry.path.clone());
-                        DirKind::File(*size)
-                    }
-                },
-                Kind::Directory { .. } => DirKind::Directory,
-                Kind::Symlink { target } => DirKind::Symlink(target.clone()),
-                other => panic!("{other:?} in a test's context"),
-            };
-            let (path, mode, mtime) = (entry.path.clone(), entry.mode, entry.mtime);
-            Ok(DirEntry {
-                path,
-                kind,
-                mode,
-                mtime,
-                xattrs: BTreeMap::new(),
-            })
-        });
-        futures::stream::iter(entries).boxed()
+    fn paths(&self) -> usize {
+        self.toc.entries.len()
     }
 
-    async fn open(&self, path: &[u8]) -> std::io::Result<FileReader> {
+    fn entry(&self, number: usize) -> DirEntry {
+        let entry = &self.toc.entries[number];
+        let kind = match &entry.kind {
+            Kind::File { size, ino, .. } => {
+                let same = |other: &&Entry| {
+                    *ino != 0
+                        && matches!(other.kind, Kind::File { ino: first, .. } if first == *ino)
+                };
+                match self.toc.entries[..number].iter().find(same) {
+                    Some(first) => DirKind::HardLink(first.path.clone()),
+                    None => DirKind::File(*size),
+                }
+            }
+            Kind::Directory { .. } => DirKind::Directory,
+            Kind::Symlink { target } => DirKind::Symlink(target.clone()),
+            other => panic!("{other:?} in a test's context"),
+        };
+        DirEntry {
+            path: entry.path.clone(),
+            kind,
+            mode: entry.mode,
+            mtime: entry.mtime,
+            xattrs: BTreeMap::new(),
+        }
+    }
+
+    fn open(&self, number: usize) -> std::io::Result<Box<dyn Read + '_>> {
+        let path = &self.toc.entries[number].path;
         let content = self
             .packs
             .content(&self.toc, path)

@@ -25,7 +25,7 @@ mod wire;
 
 pub use auth::{Credentials, Token, TokenRequest};
 pub use error::SessionError;
-pub use send::{DirEntry, DirKind, DirSource, FileReader};
+pub use send::{DirEntry, DirKind, DirSource};
 pub use session::{Session, SessionInfo};
 pub use sessions::{Attached, Sessions};
 pub use sync::{Pack, PackError, SyncLimits, SyncProgress, SyncRequest, Synced};

@@ -4,7 +4,7 @@
 //! which the coordinator is the client. Buffers are bounded: the outgoing queue holds [`QUEUE`] messages of at most
 //! [`CHUNK`] bytes, the incoming one [`INCOMING_QUEUE`] messages of the client's.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -116,19 +116,35 @@ impl AsyncRead for Tunnel {
 
 impl AsyncWrite for Tunnel {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    /// A frame's head and its content come as two slices: together they are one message.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client's session has ended");
         ready!(self.outgoing.poll_reserve(cx)).map_err(gone)?;
-        let count = buf.len().min(CHUNK);
+        let count = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(CHUNK);
+        let mut data = Vec::with_capacity(count);
+        for buf in bufs {
+            let rest = count - data.len();
+            data.extend_from_slice(&buf[..buf.len().min(rest)]);
+        }
         self.outgoing
-            .send_item(BytesMessage {
-                data: buf[..count].to_vec(),
-            })
+            .send_item(BytesMessage { data })
             .map_err(gone)?;
         Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -138,5 +154,34 @@ impl AsyncWrite for Tunnel {
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outgoing.close();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// A message costs the client more than the bytes in it: a frame is one, not its head and its content.
+    #[tokio::test]
+    async fn what_is_written_at_once_is_one_message() {
+        let (sender, mut outgoing) = mpsc::channel(QUEUE);
+        let (_arrived, incoming) = mpsc::channel(1);
+        let mut tunnel = Tunnel {
+            incoming,
+            unread: Bytes::new(),
+            outgoing: PollSender::new(sender),
+            _closed: CancellationToken::new().drop_guard(),
+        };
+        assert!(tunnel.is_write_vectored());
+        let content = vec![7; CHUNK];
+        let parts = [b"head".as_slice(), b"", &content].map(IoSlice::new);
+        let written = tunnel.write_vectored(&parts).await.expect("written");
+        assert_eq!(written, CHUNK);
+        let message = outgoing.recv().await.expect("a message").data;
+        assert_eq!(message[..5], *b"head\x07");
+        assert_eq!(message.len(), CHUNK);
+        assert!(outgoing.try_recv().is_err());
     }
 }

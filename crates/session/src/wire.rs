@@ -1,4 +1,4 @@
-//! fsutil's messages (`types/wire.proto`, `types/stat.proto` of tonistiigi/fsutil).
+//! fsutil's messages (`types/wire.proto`, `types/stat.proto` of tonistiigi/fsutil), and BuildKit's message of bytes.
 //!
 //! Declared here, not taken from the generated crate: paths there are `String`s, and a decoder refuses a whole
 //! stream for one file name that is not UTF-8, which Go's clients do send; and data here is [`Bytes`], not copied.
@@ -7,6 +7,13 @@ use std::collections::HashMap;
 
 use buildyard_layer::Time;
 use bytes::Bytes;
+
+/// A part of a file sent as a stream: `moby.filesync.v1.BytesMessage`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Chunk {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) data: Bytes,
+}
 
 /// One message of the file protocol.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -6,9 +6,12 @@
 //! is meant.
 
 mod dir;
+mod feed;
 mod stream;
+#[cfg(test)]
+mod tests;
 
-pub use dir::{DirEntry, DirKind, DirSource, FileReader};
+pub use dir::{DirEntry, DirKind, DirSource};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
 pub(crate) const DIFF_COPY: &str = "/moby.filesync.v1.FileSend/DiffCopy";

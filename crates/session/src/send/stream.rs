@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tonic_prost::ProstCodec;
 
 use super::{DIFF_COPY, headers};
+use crate::wire::Chunk;
 use crate::{Session, SessionError};
 
 /// Largest message; longer chunks are cut.
@@ -29,7 +29,7 @@ impl Session {
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
         self.require(DIFF_COPY, "the result is to be sent to it")?;
-        let (sender, receiver) = mpsc::channel::<BytesMessage>(8);
+        let (sender, receiver) = mpsc::channel::<Chunk>(8);
         let mut call = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
         *call.metadata_mut() = headers(exporter, attrs);
         // Kept until the client has answered: dropped early, the stream would end as if it were complete.
@@ -40,7 +40,7 @@ impl Session {
             grpc.ready()
                 .await
                 .map_err(|err| tonic::Status::unavailable(err.to_string()))?;
-            let codec: ProstCodec<BytesMessage, BytesMessage> = ProstCodec::default();
+            let codec: ProstCodec<Chunk, Chunk> = ProstCodec::default();
             let path = DIFF_COPY.parse().expect("a constant path");
             let mut answers = grpc.streaming(call, path, codec).await?.into_inner();
             while answers.message().await?.is_some() {}
@@ -51,22 +51,18 @@ impl Session {
     }
 }
 
-async fn pump<S>(body: S, sender: mpsc::Sender<BytesMessage>) -> io::Result<Option<u64>>
+async fn pump<S>(body: S, sender: mpsc::Sender<Chunk>) -> io::Result<Option<u64>>
 where
     S: Stream<Item = io::Result<Bytes>>,
 {
     let mut body = std::pin::pin!(body);
     let mut sent = 0;
     while let Some(chunk) = body.next().await {
-        for part in chunk?.chunks(CHUNK) {
-            sent += part.len() as u64;
-            if sender
-                .send(BytesMessage {
-                    data: part.to_vec(),
-                })
-                .await
-                .is_err()
-            {
+        let mut rest = chunk?;
+        while !rest.is_empty() {
+            let data = rest.split_to(rest.len().min(CHUNK));
+            sent += data.len() as u64;
+            if sender.send(Chunk { data }).await.is_err() {
                 return Ok(None);
             }
         }
@@ -78,7 +74,7 @@ where
 async fn join(
     sending: impl Future<Output = io::Result<Option<u64>>>,
     receiving: impl Future<Output = Result<(), SessionError>>,
-    keep: mpsc::Sender<BytesMessage>,
+    keep: mpsc::Sender<Chunk>,
 ) -> Result<u64, SessionError> {
     // Declared first, dropped last: on an error the call must be gone before its stream of messages can end.
     let mut keep = Some(keep);
