@@ -278,4 +278,8 @@ impl BlobSource for LayerSource {
     async fn open(&self) -> io::Result<BlobStream> {
         self.layers.open(&self.blob).await.map_err(io::Error::other)
     }
+
+    fn is_verified(&self) -> bool {
+        true
+    }
 }

@@ -59,8 +59,14 @@ pub trait LayerBlobs: Send + Sync {
         force: bool,
     ) -> Result<LayerBlob, ExportError>;
 
-    /// The blob's bytes, from the local encoded copy or streamed from the origin.
+    /// The blob's bytes, from the local encoded copy or streamed from the origin, checked on the way: where they are not the
+    /// blob's, an error comes in place of the last ones.
     async fn open(&self, blob: &LayerBlob) -> Result<BlobStream, ExportError>;
+
+    /// Sees to it that the bytes, opened next, will be right, for those who cannot take back what they have sent: a copy on
+    /// this machine is read once, unless this build has made it. A damaged one is gone after that, and made anew when it is
+    /// opened. What is streamed from an origin is not read ahead.
+    async fn prove(&self, blob: &LayerBlob) -> Result<(), ExportError>;
 
     /// The merged tree of a chain (`Tree::to_toc`: no whiteouts, no links to lower layers), and the bytes it points to.
     async fn tree(

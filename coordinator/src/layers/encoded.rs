@@ -1,17 +1,19 @@
 //! The encoded forms of layers, for exporters. Each is made once: what comes out is recorded, and the bytes stay as a blob
 //! until room is needed.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use buildyard_cas::WHOLE;
 use buildyard_image::{Compression, CompressionKind, Descriptor};
-use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, encode};
-use buildyard_model::LayerId;
+use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, compress};
+use buildyard_model::{Digest, LayerId};
 use buildyard_registry::{BlobStream, Reference};
 use buildyard_store::{Encoded, EncodingKey, LayerRecord, UnixMillis};
 use bytes::Bytes;
+use futures::StreamExt;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{LayerStore, LayersError, Origins};
@@ -28,12 +30,22 @@ pub struct ExportLayers {
     layers: Arc<LayerStore>,
     /// Base layers come from there.
     origins: Origins,
+    /// Blobs that this build has made: their bytes were hashed when they were written.
+    made: std::sync::Mutex<HashSet<Digest>>,
 }
 
 impl ExportLayers {
     /// The view of a build whose images are from there.
     pub fn new(layers: Arc<LayerStore>, origins: Origins) -> Self {
-        Self { layers, origins }
+        Self {
+            layers,
+            origins,
+            made: std::sync::Mutex::default(),
+        }
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+        self.made.lock().expect("nobody panics while holding it")
     }
 }
 
@@ -66,11 +78,14 @@ impl LayerBlobs for ExportLayers {
             });
         }
         let encoding = encoding_of(compression);
-        let encoded = self
+        let (encoded, made) = self
             .layers
             .encoded(&record, encoding, false, &self.origins)
             .await
             .map_err(|e| failed(layer, &e))?;
+        if made {
+            self.made().insert(encoded.digest);
+        }
         let descriptor = Descriptor::new(encoding.oci_media_type(), encoded.digest, encoded.size);
         Ok(LayerBlob {
             layer,
@@ -127,6 +142,16 @@ impl LayerBlobs for ExportLayers {
         }
     }
 
+    async fn prove(&self, blob: &LayerBlob) -> Result<(), ExportError> {
+        if blob.origin.is_some() || self.made().contains(&blob.descriptor.digest) {
+            return Ok(());
+        }
+        let mut bytes = self.open(blob).await?;
+        // What fails was removed.
+        while let Some(Ok(_)) = bytes.next().await {}
+        Ok(())
+    }
+
     async fn tree(
         &self,
         layers: &[LayerId],
@@ -159,11 +184,13 @@ fn failed(layer: LayerId, error: &LayersError) -> ExportError {
 fn encoding_of(compression: Compression) -> Encoding {
     match compression.kind {
         CompressionKind::Uncompressed => Encoding::Uncompressed,
-        CompressionKind::Gzip => Encoding::Gzip {
-            level: compression.level.unwrap_or(6),
+        CompressionKind::Gzip => match compression.level {
+            Some(level) => Encoding::Gzip { level },
+            None => Encoding::GZIP,
         },
-        CompressionKind::Zstd => Encoding::Zstd {
-            level: compression.level.unwrap_or(3),
+        CompressionKind::Zstd => match compression.level {
+            Some(level) => Encoding::Zstd { level },
+            None => Encoding::ZSTD,
         },
     }
 }
@@ -191,14 +218,15 @@ fn key_of(layer: LayerId, encoding: Encoding) -> EncodingKey {
 }
 
 impl LayerStore {
-    /// The encoding of a layer: what is recorded, unless the bytes are wanted too and are gone.
+    /// The encoding of a layer, and whether it was made just now: what is recorded, unless the bytes are wanted too and are
+    /// gone.
     async fn encoded(
         self: &Arc<Self>,
         record: &LayerRecord,
         encoding: Encoding,
         bytes_too: bool,
         origins: &Origins,
-    ) -> Result<Encoded, LayersError> {
+    ) -> Result<(Encoded, bool), LayersError> {
         let key = key_of(record.id, encoding);
         let alone = self.encoding_lock(&key);
         let _alone = alone.lock().await;
@@ -211,7 +239,7 @@ impl LayerStore {
         if let Some(known) = known
             && (!bytes_too || self.blobs.stat(known.digest).await?.is_some())
         {
-            return Ok(known);
+            return Ok((known, false));
         }
         let toc = self.ready(record.id, origins).await?;
         let encoded = self.encode(toc, encoding).await?;
@@ -222,7 +250,7 @@ impl LayerStore {
                 UnixMillis::from(std::time::SystemTime::now()),
             )
             .await?;
-        Ok(encoded)
+        Ok((encoded, true))
     }
 
     /// Encodes a layer whose bytes are here, into the blob store.
@@ -235,20 +263,21 @@ impl LayerStore {
                 pieces,
                 buffer: Vec::with_capacity(PIECE),
             };
-            let encoded = encode(&toc, &flats, encoding, threads, &mut out)?;
+            let tar = compress(&toc, &flats, encoding, threads, &mut out)?;
             out.flush()?;
-            Ok::<_, LayersError>(encoded)
+            Ok::<_, LayersError>(tar)
         });
         let mut writer = self.blobs.writer().await?;
         while let Some(piece) = receiver.recv().await {
             writer.write(piece).await?;
         }
-        let encoded = work.await.expect("encoding does not panic")?;
-        writer.commit(Some(encoded.digest)).await?;
+        let tar = work.await.expect("encoding does not panic")?;
+        // The store hashes what it keeps, so nobody else has to.
+        let blob = writer.commit(None).await?;
         Ok(Encoded {
-            digest: encoded.digest,
-            size: encoded.size,
-            diff_id: encoded.diff_id,
+            digest: blob.digest,
+            size: blob.size,
+            diff_id: tar.diff_id,
         })
     }
 

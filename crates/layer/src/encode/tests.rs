@@ -75,13 +75,14 @@ fn the_encodings_are_those_of_version_1() {
         &[item("a", Put::File(b"hello, hello, hello".to_vec()))],
         &flats,
     );
-    let digests =
-        [Encoding::GZIP, Encoding::ZSTD].map(|e| blob(&toc, &flats, e, 2).0.digest.to_string());
+    let encodings = [Encoding::Gzip { level: 6 }, Encoding::GZIP, Encoding::ZSTD];
+    let digests = encodings.map(|e| blob(&toc, &flats, e, 2).0.digest.to_string());
     assert_eq!(ENCODER_VERSION, 1);
     assert_eq!(
         digests,
         [
             "sha256:0c6e611cd2dd6d7a645a05037a372e354e6d83e7d48082bcbc935a2baa3682fc",
+            "sha256:063d62cbc772fb386ab72dc462d965383ee35844297ac5898a17a11aeb472b7e",
             "sha256:2171dda005348c60b169cfefb706b9f69f4e36897578881ab59963964b822c44"
         ]
     );
