@@ -90,7 +90,7 @@ pub trait BlobWriter: Send {
 
     /// Its commit need not wait for the disk: what refers to the blob is not waited for either, or can do without it. A crash
     /// of the machine may then leave it empty or short, which is found when it is read whole.
-    fn relax(&mut self) {}
+    fn relax(&mut self);
 
     /// Makes the blob visible, all at once. With `expected`, only if that is its digest
     /// ([`CasError::Mismatch`] otherwise). A blob that exists is replaced by the same bytes, which heals a damaged one.

@@ -61,6 +61,7 @@ impl DiskWriter {
             layout,
             gathered: Vec::new(),
             open: Some(open),
+            durability,
         })
     }
 
@@ -124,7 +125,7 @@ fn finish(
         layout.syncs.fetch_add(1, Ordering::Relaxed);
         open.file.as_file().sync_data().map_err(failed)?;
     }
-    place(layout, open.file, &path, durability).map_err(failed)?;
+    place(layout, open.file, &path).map_err(failed)?;
     if durability == Durability::Synced {
         sync_parent(layout, &path).map_err(failed)?;
     }
@@ -139,7 +140,6 @@ fn place(
     layout: &Layout,
     file: NamedTempFile,
     path: &Path,
-    durability: Durability,
 ) -> io::Result<()> {
     let refused = match file.persist(path) {
         Ok(_) => return Ok(()),
@@ -148,7 +148,8 @@ fn place(
     };
     if let Some(shard) = path.parent() {
         std::fs::create_dir_all(shard)?;
-        if durability == Durability::Synced {
+        // It lasts whatever this blob does: others may follow into it.
+        if layout.durability == Durability::Synced {
             sync_parent(layout, shard)?;
         }
     }
