@@ -1,37 +1,28 @@
 //! The encoded forms of layers, for exporters. Each is made once: what comes out is recorded, and the bytes stay as a blob
 //! until room is needed.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use buildyard_cas::WHOLE;
 use buildyard_image::{Compression, CompressionKind, Descriptor};
-use buildyard_layer::{ENCODER_VERSION, Encoding, ExtentSource, TAR_FORM_VERSION, Toc, compress};
+use buildyard_layer::{Encoding, ExtentSource, Toc};
 use buildyard_model::{Digest, LayerId};
 use buildyard_registry::{BlobStream, Reference};
-use buildyard_store::{Encoded, EncodingKey, LayerRecord, UnixMillis};
-use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::{Mutex, mpsc};
 
 use super::{LayerStore, LayersError, Origins};
 use crate::causes::with_causes;
 use crate::export::{ExportError, LayerBlob, LayerBlobs};
-
-/// Bytes that the encoder hands over at once.
-const PIECE: usize = 256 << 10;
-/// Pieces between the encoder and the blob store.
-const AHEAD: usize = 8;
 
 /// The layers of the farm as one build's exporters see them.
 pub struct ExportLayers {
     layers: Arc<LayerStore>,
     /// Base layers come from there.
     origins: Origins,
-    /// Blobs that this build has made: their bytes were hashed when they were written.
-    made: std::sync::Mutex<HashSet<Digest>>,
+    /// Blobs of this build by their digests.
+    described: Mutex<HashMap<Digest, Described>>,
 }
 
 impl ExportLayers {
@@ -40,13 +31,23 @@ impl ExportLayers {
         Self {
             layers,
             origins,
-            made: std::sync::Mutex::default(),
+            described: Mutex::default(),
         }
     }
 
-    fn made(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
-        self.made.lock().expect("nobody panics while holding it")
+    fn described(&self) -> MutexGuard<'_, HashMap<Digest, Described>> {
+        self.described
+            .lock()
+            .expect("nobody panics while holding it")
     }
+}
+
+/// How a blob of this build came to be.
+#[derive(Debug, Clone, Copy)]
+struct Described {
+    encoding: Encoding,
+    /// This build has made it: its bytes were hashed when they were written.
+    made: bool,
 }
 
 #[async_trait]
@@ -83,9 +84,10 @@ impl LayerBlobs for ExportLayers {
             .encoded(&record, encoding, false, &self.origins)
             .await
             .map_err(|e| failed(layer, &e))?;
-        if made {
-            self.made().insert(encoded.digest);
-        }
+        self.described()
+            .entry(encoded.digest)
+            .or_insert(Described { encoding, made })
+            .made |= made;
         let descriptor = Descriptor::new(encoding.oci_media_type(), encoded.digest, encoded.size);
         Ok(LayerBlob {
             layer,
@@ -121,9 +123,10 @@ impl LayerBlobs for ExportLayers {
             .await
             .map_err(|e| failed(layer, &e))?;
         let record = record.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
-        let encoding = encoding_from_media_type(&blob.descriptor.media_type);
+        let described = self.described().get(&blob.descriptor.digest).copied();
+        let described = described.ok_or_else(|| failed(layer, &LayersError::Unknown(layer)))?;
         self.layers
-            .encoded(&record, encoding, true, &self.origins)
+            .encoded(&record, described.encoding, true, &self.origins)
             .await
             .map_err(|e| failed(layer, &e))?;
         let reader = self
@@ -143,7 +146,8 @@ impl LayerBlobs for ExportLayers {
     }
 
     async fn prove(&self, blob: &LayerBlob) -> Result<(), ExportError> {
-        if blob.origin.is_some() || self.made().contains(&blob.descriptor.digest) {
+        let described = self.described().get(&blob.descriptor.digest).copied();
+        if blob.origin.is_some() || described.is_some_and(|described| described.made) {
             return Ok(());
         }
         let mut bytes = self.open(blob).await?;
@@ -192,131 +196,5 @@ fn encoding_of(compression: Compression) -> Encoding {
             Some(level) => Encoding::Zstd { level },
             None => Encoding::ZSTD,
         },
-    }
-}
-
-fn encoding_from_media_type(media_type: &str) -> Encoding {
-    match () {
-        () if media_type.ends_with("zstd") => Encoding::ZSTD,
-        () if media_type.ends_with("gzip") => Encoding::GZIP,
-        () => Encoding::Uncompressed,
-    }
-}
-
-fn key_of(layer: LayerId, encoding: Encoding) -> EncodingKey {
-    let (name, level) = match encoding {
-        Encoding::Uncompressed => ("tar", 0),
-        Encoding::Gzip { level } => ("gzip", level),
-        Encoding::Zstd { level } => ("zstd", level),
-    };
-    EncodingKey {
-        layer,
-        encoding: name.to_owned(),
-        level: i32::from(level),
-        version: ENCODER_VERSION * 1000 + TAR_FORM_VERSION,
-    }
-}
-
-impl LayerStore {
-    /// The encoding of a layer, and whether it was made just now: what is recorded, unless the bytes are wanted too and are
-    /// gone.
-    async fn encoded(
-        self: &Arc<Self>,
-        record: &LayerRecord,
-        encoding: Encoding,
-        bytes_too: bool,
-        origins: &Origins,
-    ) -> Result<(Encoded, bool), LayersError> {
-        let key = key_of(record.id, encoding);
-        let alone = self.encoding_lock(&key);
-        let _alone = alone.lock().await;
-        let known = self
-            .store
-            .encodings(std::slice::from_ref(&key))
-            .await?
-            .pop()
-            .flatten();
-        if let Some(known) = known
-            && (!bytes_too || self.blobs.stat(known.digest).await?.is_some())
-        {
-            return Ok((known, false));
-        }
-        let toc = self.ready(record.id, origins).await?;
-        let encoded = self.encode(toc, encoding).await?;
-        self.store
-            .put_encoding(
-                &key,
-                &encoded,
-                UnixMillis::from(std::time::SystemTime::now()),
-            )
-            .await?;
-        Ok((encoded, true))
-    }
-
-    /// Encodes a layer whose bytes are here, into the blob store.
-    async fn encode(&self, toc: Arc<Toc>, encoding: Encoding) -> Result<Encoded, LayersError> {
-        let (pieces, mut receiver) = mpsc::channel::<Bytes>(AHEAD);
-        let flats = self.flats.clone();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let work = tokio::task::spawn_blocking(move || {
-            let mut out = Pieces {
-                pieces,
-                buffer: Vec::with_capacity(PIECE),
-            };
-            let tar = compress(&toc, &flats, encoding, threads, &mut out)?;
-            out.flush()?;
-            Ok::<_, LayersError>(tar)
-        });
-        let mut writer = self.blobs.writer().await?;
-        while let Some(piece) = receiver.recv().await {
-            writer.write(piece).await?;
-        }
-        let tar = work.await.expect("encoding does not panic")?;
-        // The store hashes what it keeps, so nobody else has to.
-        let blob = writer.commit(None).await?;
-        Ok(Encoded {
-            digest: blob.digest,
-            size: blob.size,
-            diff_id: tar.diff_id,
-        })
-    }
-
-    /// One encoding is made by one caller at a time.
-    fn encoding_lock(&self, key: &EncodingKey) -> Arc<Mutex<()>> {
-        let mut locks = self
-            .encoding
-            .lock()
-            .expect("nobody panics while holding it");
-        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-        locks.entry(key.clone()).or_default().clone()
-    }
-}
-
-/// Hands what the encoder writes to the asynchronous side.
-struct Pieces {
-    pieces: mpsc::Sender<Bytes>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        self.pieces.blocking_send(piece.into()).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "the blob store stopped taking bytes",
-            )
-        })
     }
 }

@@ -2,7 +2,9 @@
 
 mod chunks;
 mod damage;
+mod encode;
 mod encoded;
+mod kept;
 mod origins;
 mod ready;
 mod record;
@@ -20,6 +22,9 @@ use buildyard_store::{EncodingKey, LayerRecord, Store, StoreError};
 
 pub use encoded::ExportLayers;
 pub use origins::Origins;
+
+/// How many layers are encoded at one time.
+const ENCODERS: usize = 4;
 
 /// What can go wrong with layers.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,9 @@ pub struct LayerStore {
     memory: RecentTocs<LayerId>,
     /// Encodings that are being made.
     encoding: Mutex<HashMap<EncodingKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// Permits to encode: each uses all processors, and the memory for their blocks.
+    encoders: tokio::sync::Semaphore,
+    kept: Arc<kept::KeptBlocks>,
     /// Layers that are being pulled.
     pulling: Mutex<HashMap<LayerId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -78,6 +86,8 @@ impl LayerStore {
             flats,
             memory: RecentTocs::default(),
             encoding: Mutex::default(),
+            encoders: tokio::sync::Semaphore::new(ENCODERS),
+            kept: Arc::default(),
             pulling: Mutex::default(),
         }
     }

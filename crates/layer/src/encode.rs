@@ -1,9 +1,14 @@
 //! A layer's blob: its tar form, plain or compressed, made on several threads.
 //!
-//! The tar is cut into blocks of [`BLOCK`] bytes, and each becomes a gzip member or a zstd frame of its own. So the
+//! The tar is cut into blocks of at most [`BLOCK`] bytes, and each becomes a gzip member or a zstd frame of its own. So the
 //! output depends on the layer, the encoding and [`ENCODER_VERSION`], never on the number of threads, and the blob
 //! can be read from the middle.
+//!
+//! Of the entries that begin in its second half, the one whose path has the lowest hash begins the next block. So the blocks of
+//! two layers that differ in a few files are the same but for those around these files, wherever in the tar they lie, and
+//! what those of an earlier layer were compressed to is taken over ([`Reuse`]).
 
+mod block;
 mod pipeline;
 
 use std::io::{self, Write};
@@ -14,11 +19,13 @@ use sha2::{Digest as _, Sha256};
 use crate::tarform::{TarFormError, TarSummary};
 use crate::{ExtentSource, Toc, write_tar};
 
+pub use block::{Made, Mark, Reuse};
+
 /// The version of everything that decides on the bytes below the tar form: block size and compressors. Goes into the
 /// record (layer, encoding, level, encoder version) → digest; raise it when a compressor's output changes.
-pub const ENCODER_VERSION: u32 = 1;
+pub const ENCODER_VERSION: u32 = 2;
 
-/// How many bytes of tar go into one gzip member or zstd frame.
+/// How many bytes of tar go into one gzip member or zstd frame at most.
 pub const BLOCK: usize = 1 << 20;
 
 /// How a layer is encoded.
@@ -111,28 +118,43 @@ pub fn encode(
         hasher: Sha256::new(),
         size: 0,
     };
-    let tar = compress(toc, source, encoding, threads, &mut out)?;
+    let compressed = compress(toc, source, encoding, threads, None, &mut out)?;
     let digest = Digest::from_bytes(out.hasher.finalize().into());
     Ok(Encoded {
         digest,
         size: out.size,
-        diff_id: tar.diff_id,
+        diff_id: compressed.tar.diff_id,
     })
 }
 
-/// Writes the blob of `toc` to `out`, compressing on `threads` threads. At most about `2 × threads` blocks are in
-/// memory. Errors leave `out` with a part of the blob. What is returned is of the tar, not of the blob.
+/// What was compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compressed {
+    /// The tar, not the blob.
+    pub tar: TarSummary,
+    /// What the blob consists of, in order; nothing where it is the tar itself.
+    pub blocks: Vec<Made>,
+}
+
+/// Writes the blob of `toc` to `out`, compressing on `threads` threads, and taking from `reuse` what was compressed before: the
+/// bytes are the same with and without it. At most about `2 × threads` blocks are in memory. Errors leave `out` with a part of
+/// the blob.
 pub fn compress(
     toc: &Toc,
     source: &dyn ExtentSource,
     encoding: Encoding,
     threads: usize,
+    reuse: Option<&dyn Reuse>,
     out: &mut dyn Write,
-) -> Result<TarSummary, EncodeError> {
+) -> Result<Compressed, EncodeError> {
     check_level(encoding)?;
     match encoding {
-        Encoding::Uncompressed => write_tar(toc, source, out).map_err(plain_error),
-        compressed => pipeline::run(toc, source, compressed, threads.max(1), out),
+        Encoding::Uncompressed => {
+            let tar = write_tar(toc, source, out).map_err(plain_error)?;
+            let blocks = Vec::new();
+            Ok(Compressed { tar, blocks })
+        }
+        _ => pipeline::run(toc, source, encoding, threads.max(1), reuse, out),
     }
 }
 

@@ -52,7 +52,10 @@ pub use decompress::{
 };
 pub use diff::diff;
 pub use draft::Draft;
-pub use encode::{BLOCK, ENCODER_VERSION, EncodeError, Encoded, Encoding, compress, encode};
+pub use encode::{
+    BLOCK, Compressed, ENCODER_VERSION, EncodeError, Encoded, Encoding, Made, Mark, Reuse,
+    compress, encode,
+};
 pub use extent_source::{ExtentSource, FileReader, read_names};
 pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, Room, random_flat_id};
 pub use glob::{BadPattern, glob_match, has_wildcards};

@@ -73,6 +73,21 @@ pub fn write_tar(
     source: &dyn ExtentSource,
     out: &mut dyn Write,
 ) -> Result<TarSummary, TarFormError> {
+    write_entries(toc, source, &mut Uncut(out))
+}
+
+/// Where a tar goes that looks at where its entries begin.
+pub(crate) trait EntrySink: Write {
+    /// What is written next is the entry at `path`.
+    fn entry(&mut self, path: &[u8]) -> io::Result<()>;
+}
+
+/// As [`write_tar`].
+pub(crate) fn write_entries(
+    toc: &Toc,
+    source: &dyn ExtentSource,
+    out: &mut dyn EntrySink,
+) -> Result<TarSummary, TarFormError> {
     let out = Hashing {
         out,
         hasher: Sha256::new(),
@@ -86,6 +101,8 @@ pub fn write_tar(
         buffer: vec![0; 256 << 10],
     };
     for entry in &toc.entries {
+        let begun = writer.out.out.entry(&entry.path);
+        begun.map_err(TarFormError::Write)?;
         writer.entry(entry)?;
     }
     let mut out = writer.out;
@@ -96,8 +113,27 @@ pub fn write_tar(
     })
 }
 
+/// Any destination.
+struct Uncut<'a>(&'a mut dyn Write);
+
+impl Write for Uncut<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl EntrySink for Uncut<'_> {
+    fn entry(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Hashing<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn EntrySink,
     hasher: Sha256,
     size: u64,
 }
