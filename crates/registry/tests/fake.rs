@@ -1,17 +1,18 @@
 //! Pull and push against the registry in this process: what is asked, how often, and what failures look like.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use buildyard_image::{Descriptor, Index, MediaTypes};
 use buildyard_model::{Digest, Platform};
 use buildyard_registry::testing::{Fault, Guard, TestRegistry, Trouble};
 use buildyard_registry::{
-    Auth, AuthError, BlobStream, Credentials, Documents, FixedAuth, NoAuth, Pushed, Reference,
-    Registry, RegistryConfig, RegistryError, Retry, Token, TokenRequest,
+    Auth, AuthError, BlobSource, BlobStream, Credentials, Documents, FixedAuth, NoAuth, Pushed,
+    Reference, Registry, RegistryConfig, RegistryError, Retry, Token, TokenRequest,
 };
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 fn config() -> RegistryConfig {
     let retry = Retry {
@@ -683,5 +684,68 @@ async fn tokens_come_from_the_client_and_are_renewed() {
             .requests()
             .iter()
             .any(|line| line.ends_with("/token"))
+    );
+}
+
+/// A blob of many pieces that counts those which were taken.
+struct Pieces(Arc<AtomicUsize>);
+
+/// 1 MiB each.
+const PIECES: usize = 512;
+
+#[async_trait::async_trait]
+impl BlobSource for Pieces {
+    async fn open(&self) -> std::io::Result<BlobStream> {
+        static PIECE: [u8; 1 << 20] = [7; 1 << 20];
+        let taken = self.0.clone();
+        let pieces = futures::stream::iter(0..PIECES).map(move |_| {
+            taken.fetch_add(1, Ordering::SeqCst);
+            Ok(Bytes::from_static(&PIECE))
+        });
+        Ok(pieces.boxed())
+    }
+}
+
+/// A registry that takes nothing is given what sockets and their buffers hold, and no more; others get theirs meanwhile.
+#[tokio::test]
+async fn a_registry_that_stops_reading_holds_a_bounded_number_of_bytes() {
+    let server = TestRegistry::start().await;
+    for method in ["PUT", "PATCH"] {
+        let on = format!("{method} /v2/slow/");
+        let stall = Trouble::Stall(Duration::from_secs(600));
+        server.inject(Fault::new(on, u32::MAX, stall));
+    }
+    let registry = anonymous();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let large = Descriptor::new(
+        "application/octet-stream",
+        Digest::of(b"never told"),
+        (PIECES << 20) as u64,
+    );
+    let source = Pieces(taken.clone());
+    let slow = server.reference("slow:1");
+    let mut stuck = std::pin::pin!(registry.push_blob(&slow, &large, None, &source));
+    let others = async {
+        while taken.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let to = server.reference("quick:1");
+        for number in 0..100_u32 {
+            let bytes = Bytes::from(number.to_string());
+            let blob = Descriptor::of("application/octet-stream", &bytes);
+            let pushed = registry.push_blob(&to, &blob, None, &bytes).await;
+            assert_eq!(pushed.ok(), Some(Pushed::Uploaded));
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(120), others);
+    tokio::select! {
+        pushed = &mut stuck => panic!("nothing was read, and yet: {pushed:?}"),
+        done = done => done.expect("others are not held up"),
+    }
+    // The kernel lets a socket's queues grow: to some MB on each side, to more where it is told to.
+    let taken = taken.load(Ordering::SeqCst);
+    assert!(
+        taken <= PIECES / 4,
+        "{taken} MiB for a registry that reads none"
     );
 }

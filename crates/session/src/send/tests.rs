@@ -245,3 +245,92 @@ fn a_client_that_stops_reading_holds_a_bounded_number_of_bytes() {
         assert!(opened.load(std::sync::atomic::Ordering::SeqCst) <= most);
     });
 }
+
+mod streams {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
+    use bollard_buildkit_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
+    use bytes::Bytes;
+    use futures::{Stream, StreamExt, stream};
+    use tonic::{Request, Response, Status, Streaming};
+
+    use super::super::DIFF_COPY;
+    use crate::{Session, testing};
+
+    /// 1 MiB each.
+    const PIECES: usize = 256;
+
+    /// A client that reads what it is sent, or never does.
+    struct Client {
+        reads: bool,
+    }
+
+    type Answers = Pin<Box<dyn Stream<Item = Result<BytesMessage, Status>> + Send>>;
+
+    #[tonic::async_trait]
+    impl FileSend for Client {
+        type DiffCopyStream = Answers;
+
+        async fn diff_copy(
+            &self,
+            request: Request<Streaming<BytesMessage>>,
+        ) -> Result<Response<Answers>, Status> {
+            let mut incoming = request.into_inner();
+            if !self.reads {
+                // Kept, so that the call is not over.
+                let unread = stream::once(std::future::pending()).chain(stream::once(async {
+                    drop(incoming);
+                    Err(Status::aborted("never"))
+                }));
+                return Ok(Response::new(Box::pin(unread)));
+            }
+            while incoming.message().await?.is_some() {}
+            Ok(Response::new(Box::pin(stream::empty())))
+        }
+    }
+
+    fn session(reads: bool) -> Session {
+        let service = FileSendServer::new(Client { reads });
+        let server = tonic::transport::Server::builder().add_service(service);
+        testing::session(server, &[DIFF_COPY])
+    }
+
+    fn pieces(
+        taken: &Arc<AtomicUsize>,
+    ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + use<> {
+        static PIECE: [u8; 1 << 20] = [7; 1 << 20];
+        let taken = taken.clone();
+        stream::iter(0..PIECES).map(move |_| {
+            taken.fetch_add(1, Ordering::SeqCst);
+            Ok(Bytes::from_static(&PIECE))
+        })
+    }
+
+    /// An archive for a client that stops reading waits in its queues, which are bounded, and other clients get theirs.
+    #[tokio::test]
+    async fn a_client_that_stops_reading_an_archive_holds_a_bounded_number_of_pieces() {
+        let (stuck, reading) = (session(false), session(true));
+        let (held, passed) = (Arc::default(), Arc::default());
+        let attrs = std::collections::BTreeMap::new();
+        let mut unread = std::pin::pin!(stuck.send_stream(0, &attrs, pieces(&held)));
+        let other = reading.send_stream(0, &attrs, pieces(&passed));
+        let other = tokio::time::timeout(Duration::from_secs(120), other);
+        tokio::select! {
+            sent = &mut unread => panic!("nothing was read, and yet: {sent:?}"),
+            sent = other => {
+                let bytes = sent.expect("it is not held up").expect("sent");
+                assert_eq!(bytes, (PIECES << 20) as u64);
+            }
+        }
+        // Eight in the queue, one that waits for a place there, and what the connection has taken, two at most.
+        let held = held.load(Ordering::SeqCst);
+        assert!(
+            held <= 8 + 1 + 2,
+            "{held} pieces for a client that reads none"
+        );
+    }
+}

@@ -146,4 +146,6 @@ fn headers(request: &SyncRequest) -> MetadataMap {
 }
 
 #[cfg(test)]
+mod counts;
+#[cfg(test)]
 mod tests;
