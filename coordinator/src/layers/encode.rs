@@ -91,7 +91,7 @@ impl LayerStore {
             Ok::<_, LayersError>(compressed)
         });
         let mut writer = self.blobs.writer().await?;
-        writer.can_be_made_again();
+        writer.relax();
         while let Some(piece) = receiver.recv().await {
             writer.write(piece).await?;
         }
