@@ -2,7 +2,7 @@
 
 use std::io;
 
-use buildyard_layer::{DigestReader, ExtentSource, FileReader, Kind, Toc};
+use buildyard_layer::{DigestReader, FileReader, FlatFiles, Kind, Toc};
 use buildyard_model::{FlatId, LayerId};
 
 use super::{LayerStore, LayersError};
@@ -32,9 +32,14 @@ impl LayerStore {
     }
 }
 
-/// The flat files with the bytes of files that are not what the TOC says. What is not here is not damaged.
-fn damaged(toc: &Toc, flats: &impl ExtentSource) -> Vec<FlatId> {
-    let mut damaged = Vec::new();
+/// The flat files with the bytes of files that are not what the TOC says, and those that were cut off, if only behind the last
+/// file. What is not here is not damaged.
+fn damaged(toc: &Toc, flats: &FlatFiles) -> Vec<FlatId> {
+    let missing = flats.missing_of(toc).unwrap_or_default();
+    let missing = missing.into_iter().map(|(flat, _)| flat);
+    let mut damaged: Vec<FlatId> = missing
+        .filter(|flat| flats.has(*flat).unwrap_or(false))
+        .collect();
     for entry in &toc.entries {
         let Kind::File {
             content, extents, ..

@@ -5,7 +5,9 @@
 //! `sparse`). Nothing here decides what is kept: that is the garbage collector's business.
 
 mod room;
+mod shared;
 mod sparse;
+mod stamp;
 mod writer;
 
 use std::fs::{self, File};
@@ -13,16 +15,19 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use buildyard_model::FlatId;
 
 pub use room::Room;
+pub use shared::FlatWatcher;
+pub use stamp::Stamp;
 pub(crate) use writer::read_full;
 pub use writer::{Appended, FlatWriter};
 
 use crate::Ranges;
 use room::Claimed;
+use shared::Shared;
 
 /// How many flat files are kept open for [`ExtentSource`](crate::ExtentSource) reads.
 const OPEN_FILES: usize = 64;
@@ -34,6 +39,7 @@ const OPEN_FILES: usize = 64;
 pub struct FlatFiles {
     directory: Arc<PathBuf>,
     open: Arc<Mutex<OpenFiles>>,
+    shared: Arc<Shared>,
     room: Option<Arc<dyn Room>>,
     /// How often the disk was waited for.
     syncs: Arc<AtomicU64>,
@@ -84,6 +90,7 @@ impl FlatFiles {
         Ok(Self {
             directory: Arc::new(directory),
             open: Arc::default(),
+            shared: Arc::default(),
             room: None,
             syncs: Arc::default(),
         })
@@ -129,10 +136,39 @@ impl FlatFiles {
         self.path(id).try_exists()
     }
 
-    /// The parts of `ranges` whose bytes are not here. Empty ranges are never missing.
+    /// What the flat file looks like now, whole or sparse; `None` where nothing of it is here.
+    pub fn stamp(&self, id: FlatId) -> io::Result<Option<Stamp>> {
+        if let Some(whole) = absent_as_none(fs::metadata(self.path(id)))? {
+            return Ok(Some(Stamp::of(&whole, false)));
+        }
+        let part = absent_as_none(fs::metadata(self.sparse_path(id)))?;
+        Ok(part.map(|part| Stamp::of(&part, true)))
+    }
+
+    /// Whether the file with this stamp was written by this process, which took its digests then, and has not changed since.
+    /// `false` where that is not known.
+    pub fn wrote(&self, id: FlatId, stamp: &Stamp) -> bool {
+        let written = self.shared.written(id);
+        written.is_some_and(|written| written.holds(stamp))
+    }
+
+    /// Has `watcher` told of every flat file that is removed by this process.
+    pub fn watch(&self, watcher: Weak<dyn FlatWatcher>) {
+        self.shared.watch(watcher);
+    }
+
+    fn note_written(&self, id: FlatId) -> io::Result<()> {
+        if let Some(stamp) = self.stamp(id)? {
+            self.shared.note_written(id, stamp);
+        }
+        Ok(())
+    }
+
+    /// The parts of `ranges` whose bytes are not here. Empty ranges are never missing. A block in which the file ends was cut
+    /// off by somebody, and does not count: kernels refuse to read it as part of an image's device.
     pub fn missing(&self, id: FlatId, ranges: &[Range<u64>]) -> io::Result<Vec<Range<u64>>> {
         let known = match absent_as_none(fs::metadata(self.path(id)))? {
-            Some(whole) => std::iter::once(0..whole.len()).collect(),
+            Some(whole) => std::iter::once(0..whole_blocks(whole.len())).collect(),
             None => sparse::known_ranges(&self.sparse_path(id))?,
         };
         let wanted: Ranges = ranges.iter().cloned().collect();
@@ -157,20 +193,27 @@ impl FlatFiles {
         let claimed = Claimed::new(self.room.clone());
         claimed.more(ranges.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
         let _shared = self.lock(false)?;
-        let written = sparse::write(&self.sparse_path(id), ranges);
+        let path = self.sparse_path(id);
+        let begun = !path.try_exists()?;
+        let written = sparse::write(&path, ranges);
         self.forget(id);
         written.map_err(|error| self.naming(error))?;
+        if begun {
+            self.note_written(id)?;
+        }
         claimed.keep(id);
         Ok(())
     }
 
     /// Removes the flat file and any sparse copy. Readers that have it open go on reading. Absence is no error.
     pub fn remove(&self, id: FlatId) -> io::Result<()> {
-        let _alone = self.lock(true)?;
+        let alone = self.lock(true)?;
         let usage = self.usage(id)?;
         absent_as_none(fs::remove_file(self.path(id)))?;
         sparse::remove(&self.sparse_path(id))?;
         self.forget(id);
+        drop(alone);
+        self.shared.removed(id);
         if let (Some(room), Some(usage)) = (&self.room, usage) {
             room.removed(id, usage.on_disk);
         }
@@ -295,6 +338,11 @@ impl FlatFiles {
             .prefix("flat-")
             .tempfile_in(self.directory.join("tmp"))
     }
+}
+
+/// The part of a file's length that is whole blocks, which flat files end with.
+fn whole_blocks(length: u64) -> u64 {
+    length / writer::ALIGNMENT * writer::ALIGNMENT
 }
 
 fn usage(path: &Path) -> io::Result<Option<FlatUsage>> {

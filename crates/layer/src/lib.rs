@@ -57,7 +57,9 @@ pub use encode::{
     compress, encode,
 };
 pub use extent_source::{ExtentSource, FileReader, read_names};
-pub use flat::{Appended, FlatFiles, FlatUsage, FlatWriter, Room, random_flat_id};
+pub use flat::{
+    Appended, FlatFiles, FlatUsage, FlatWatcher, FlatWriter, Room, Stamp, random_flat_id,
+};
 pub use glob::{BadPattern, glob_match, has_wildcards};
 pub use ingest::{IngestError, Ingested, is_archive, read_archive, read_tar};
 pub use limits::Limits;
@@ -72,4 +74,4 @@ pub use source::{CopySource, SelectError, SourceMatch};
 pub use tarform::{TAR_FORM_VERSION, TarFormError, TarSummary, write_tar};
 pub use toc::{Entry, Extent, Kind, NameFiles, Time, Toc};
 pub use tree::{Inode, Node, Tree, Walk};
-pub use unpack::{UnpackError, unpack};
+pub use unpack::{UnpackError, unpack, verify};

@@ -5,6 +5,8 @@
 //! opaque nothing else must be mounted.) Every content digest is checked while copying. Nothing is flushed to disk,
 //! and after an error the directory is left half done: the caller removes it.
 
+mod data;
+mod verify;
 mod write;
 
 use std::collections::HashMap;
@@ -19,6 +21,8 @@ use crate::assemble::bare;
 use crate::beneath::{open_directory, open_root};
 use crate::path::{file_name, is_within, parent, show};
 use crate::{Entry, ExtentSource, Kind, Toc};
+
+pub use verify::verify;
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +167,7 @@ impl<'a> Unpacker<'a> {
             } => {
                 let file = write::create(&self.here.fd, file_name(&entry.path));
                 let file = file.map_err(|e| failed("create", &entry.path, e))?;
-                let data = write::Data {
+                let data = data::Data {
                     path: &entry.path,
                     size: *size,
                     content: *content,

@@ -23,10 +23,14 @@ pub(super) fn known_ranges(part: &Path) -> io::Result<Ranges> {
     let Some(log) = absent_as_none(fs::read(part.with_extension("ranges")))? else {
         return Ok(Ranges::default());
     };
-    if !part.try_exists()? {
+    let Some(file) = absent_as_none(fs::metadata(part))? else {
         return Ok(Ranges::default());
-    }
-    Ok(log.chunks_exact(RECORD).filter_map(decode).collect())
+    };
+    // What lies behind the end of the file was cut off by somebody.
+    let end = super::whole_blocks(file.len());
+    let records = log.chunks_exact(RECORD).filter_map(decode);
+    let there = records.map(|range| range.start..range.end.min(end));
+    Ok(there.filter(|range| !range.is_empty()).collect())
 }
 
 /// Writes the bytes, then records their ranges. The caller holds the directory's lock. The file ends with a whole block, as a

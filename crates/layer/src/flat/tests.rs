@@ -141,6 +141,73 @@ fn the_whole_file_takes_the_place_of_a_sparse_one() {
     assert!(flats.read_at(id(7), 0, &mut [0; 6]).is_err());
 }
 
+#[test]
+fn what_was_cut_off_is_missing() {
+    let (_dir, flats) = flats();
+    let writer = flats.writer().unwrap();
+    writer.append_file(&mut [7; 700].as_slice()).unwrap();
+    writer.commit(id(1)).unwrap();
+    flats.write_range(id(2), 0, &[7; 700]).unwrap();
+    for (id, path) in [
+        (id(1), flats.path(id(1))),
+        (id(2), flats.sparse_path(id(2))),
+    ] {
+        assert_eq!(flats.missing(id, &[0..700]).unwrap(), []);
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        // All bytes are there, but their last block is not whole.
+        file.set_len(800).unwrap();
+        assert_eq!(flats.missing(id, &[0..700]).unwrap(), [512..700]);
+        file.set_len(0).unwrap();
+        assert_eq!(flats.missing(id, &[0..700]).unwrap(), [0..700]);
+    }
+}
+
+#[test]
+fn what_this_process_wrote_is_known_until_it_changes() {
+    let (_dir, flats) = flats();
+    let (whole, sparse) = (id(1), id(2));
+    let wrote = |flat| {
+        let stamp = flats.stamp(flat).unwrap();
+        stamp.is_some_and(|stamp| flats.wrote(flat, &stamp))
+    };
+    assert!(!wrote(whole));
+    let writer = flats.writer().unwrap();
+    writer.append_file(&mut b"contents".as_slice()).unwrap();
+    writer.commit(whole).unwrap();
+    flats.write_range(sparse, 0, b"contents").unwrap();
+    flats.write_range(sparse, 8, b"more").unwrap();
+    assert!(wrote(whole) && wrote(sparse));
+    let other = FlatFiles::new(flats.directory.as_path()).unwrap();
+    other.write_range(sparse, 12, b"more").unwrap();
+    for flat in [whole, sparse] {
+        let stamp = other.stamp(flat).unwrap().unwrap();
+        assert!(!other.wrote(flat, &stamp), "by another process");
+    }
+    let file = fs::OpenOptions::new().write(true).open(flats.path(whole));
+    file.unwrap().set_len(0).unwrap();
+    assert!(!wrote(whole) && wrote(sparse));
+}
+
+struct Told(std::sync::Mutex<Vec<FlatId>>);
+
+impl FlatWatcher for Told {
+    fn removed(&self, flat: FlatId) {
+        self.0.lock().unwrap().push(flat);
+    }
+}
+
+#[test]
+fn watchers_are_told_of_what_any_clone_removes_as_long_as_they_live() {
+    let (_dir, flats) = flats();
+    let told = Arc::new(Told(Default::default()));
+    let watcher: Weak<Told> = Arc::downgrade(&told);
+    flats.watch(watcher);
+    flats.clone().remove(id(1)).unwrap();
+    assert_eq!(*told.0.lock().unwrap(), [id(1)]);
+    drop(told);
+    flats.remove(id(2)).unwrap();
+}
+
 /// Takes `limit` bytes, no more, and notes what it is told.
 #[derive(Debug)]
 struct Small {

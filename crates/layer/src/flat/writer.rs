@@ -155,6 +155,7 @@ impl FlatWriter {
         ) {
             Ok(()) => {
                 drop(self.temporary.into_temp_path().keep());
+                self.files.note_written(id)?;
                 self.claimed.keep(id);
             }
             Err(rustix::io::Errno::EXIST) => {}

@@ -1,34 +1,21 @@
 //! One file's bytes and metadata.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use buildyard_model::{Digest, FlatId};
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
     fchown, fsetxattr, futimens, lsetxattr, openat, utimensat,
 };
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
+use super::data::Data;
 use super::{UnpackError, failed};
-use crate::ingest::hash_zeros;
-use crate::path::show;
-use crate::{Entry, Extent, ExtentSource, Kind};
+use crate::{Entry, ExtentSource, Kind};
 
 /// What failed, as an infinitive that goes before the path.
 type Failure = (&'static str, Errno);
-
-/// A file's bytes, where they are and what they must be.
-pub(super) struct Data<'a> {
-    pub(super) path: &'a [u8],
-    pub(super) size: u64,
-    pub(super) content: Digest,
-    pub(super) extents: &'a [Extent],
-    pub(super) flats: &'a [FlatId],
-}
 
 /// Creates a file that must not be there yet.
 pub(super) fn create(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<File> {
@@ -43,62 +30,14 @@ pub(super) fn copy(
     source: &dyn ExtentSource,
     buffer: &mut [u8],
 ) -> Result<(), UnpackError> {
-    let mut hasher = Sha256::new();
-    let mut end = 0;
-    for extent in data.extents {
-        hash_zeros(&mut hasher, extent.at - end);
-        copy_extent(file, data, extent, source, buffer, &mut hasher)?;
-        end = extent.at + extent.length;
-    }
-    hash_zeros(&mut hasher, data.size - end);
+    data.read(source, buffer, &mut |bytes, at| {
+        file.write_all_at(bytes, at)
+            .map_err(|e| failed("write", data.path, e))
+    })?;
+    let end = data.extents.last().map_or(0, |e| e.at + e.length);
     if end < data.size {
         file.set_len(data.size)
             .map_err(|e| failed("lengthen", data.path, e))?;
-    }
-    let found = Digest::from_bytes(hasher.finalize().into());
-    if found == data.content {
-        return Ok(());
-    }
-    let flat = data
-        .extents
-        .first()
-        .and_then(|e| data.flats.get(e.flat as usize));
-    let flat = flat.map_or_else(|| "(none)".to_owned(), FlatId::to_string);
-    Err(UnpackError::Damaged {
-        path: show(data.path),
-        flat,
-        wanted: data.content,
-        found,
-    })
-}
-
-fn copy_extent(
-    file: &File,
-    data: &Data<'_>,
-    extent: &Extent,
-    source: &dyn ExtentSource,
-    buffer: &mut [u8],
-    hasher: &mut Sha256,
-) -> Result<(), UnpackError> {
-    let unreadable = |source: io::Error| UnpackError::Read {
-        path: show(data.path),
-        source,
-    };
-    let flat = data
-        .flats
-        .get(extent.flat as usize)
-        .ok_or_else(|| unreadable(io::ErrorKind::InvalidData.into()))?;
-    let mut done = 0;
-    while done < extent.length {
-        let part = (extent.length - done).min(buffer.len() as u64) as usize;
-        let bytes = &mut buffer[..part];
-        source
-            .read_at(*flat, extent.offset + done, bytes)
-            .map_err(unreadable)?;
-        hasher.update(&*bytes);
-        file.write_all_at(bytes, extent.at + done)
-            .map_err(|e| failed("write", data.path, e))?;
-        done += part as u64;
     }
     Ok(())
 }
