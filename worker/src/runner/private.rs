@@ -112,7 +112,7 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> io::Result<()> {
 /// it keeps mounts of its own.
 fn overlay(lowers: &[Lower], upper: Option<&(PathBuf, PathBuf)>, target: &Path) -> io::Result<()> {
     let target = fs::canonicalize(target)?;
-    let names = Names::new()?;
+    let names = Names::new(target.parent().unwrap_or(&target))?;
     let images = lowers.iter().filter_map(|lower| match lower {
         Lower::Image(image) => Some(&**image),
         Lower::Directory(_) => None,
@@ -162,8 +162,10 @@ struct Names {
 }
 
 impl Names {
-    fn new() -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("by-overlay-").tempdir()?;
+    /// Makes the place for them beside what is to be mounted: a step's root lies in memory, where no disk has to be waited for.
+    fn new(beside: &Path) -> io::Result<Self> {
+        let mut dir = tempfile::Builder::new();
+        let dir = dir.prefix("by-overlay-").tempdir_in(beside)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, c"mode=700")?;
         let names = Self { dir };

@@ -15,7 +15,7 @@ use crate::emulation::{
 };
 use crate::network::{PrivateNetwork, StepNetwork};
 use crate::runner::{Limits, RunnerChoice, Runners, check_memory_groups};
-use crate::snapshots::{self, Snapshotter, SnapshotterChoice, probe as probe_snapshots};
+use crate::snapshots::{self, Snapshotter, SnapshotterChoice};
 
 /// How to set the machine up.
 pub(in crate::agent) struct ExecutorConfig {
@@ -55,7 +55,6 @@ impl Executor {
     }
 
     fn open(config: &ExecutorConfig) -> anyhow::Result<Self> {
-        probe_snapshots(&config.data).context("steps cannot be run in this data directory")?;
         if config.step_memory.is_some() {
             check_memory_groups().context("the memory of a step cannot be limited here")?;
         }
@@ -67,7 +66,9 @@ impl Executor {
             let runner = Runners::open(&config.runner, &config.data.join("run"));
             (joined(snapshots), runner)
         });
-        let snapshots = snapshots.map_err(anyhow::Error::from_boxed)?;
+        let snapshots = snapshots
+            .map_err(anyhow::Error::from_boxed)
+            .context("steps cannot be run in this data directory")?;
         let runner = runner?;
         let (platforms, private_network) = std::thread::scope(|scope| {
             let network = scope.spawn(|| PrivateNetwork::open(&config.data).map(Arc::new));

@@ -3,7 +3,7 @@
 //! Overlayfs looks every path up in one lower directory after the other, and takes at most 500. So where a chain gets long, its
 //! layers are merged: sixteen by sixteen (the layers of a group behind its last big one, since a big layer is not worth
 //! writing again), and 256 by 256, whatever their size. Each step then costs one small image, and from time to time a
-//! merge that is paid for by the steps since the last one: the whole cost of a chain grows with its length, not with its square.
+//! merge beside the steps: the whole cost of a chain grows with its length, not with its square.
 
 use std::ops::Range;
 
@@ -39,6 +39,10 @@ impl<'c> Names<'c> {
         }
     }
 
+    pub(super) fn layer(&self, at: usize) -> LayerId {
+        self.chain[at]
+    }
+
     /// The name of a layer whose form doesn't depend on the chain below it.
     pub(super) fn free(&self, at: usize) -> String {
         self.chain[at].digest().hex()
@@ -70,6 +74,11 @@ impl<'c> Names<'c> {
         let parts = large.into_iter().chain([small]);
         parts.filter(move |part| part.end <= length && part.len() > 1)
     }
+}
+
+/// Whether a group is complete with the first `length` layers that was not without the last of them.
+pub(super) fn ends_a_group(length: usize) -> bool {
+    length > 0 && length.is_multiple_of(GROUPS[0])
 }
 
 /// The groups that are complete with the first `length` layers, small ones first.

@@ -1,16 +1,17 @@
 //! EROFS images, mounted once for all steps that use them.
 //!
 //! A mounted image has caches of its own for what was read through it, so all steps share one mount of each. The mounts
-//! are made in a mount namespace that one thread of this process has to itself; nobody else sees them, and when the process ends,
+//! are made in a mount namespace that a thread of this process has to itself; nobody else sees them, and when the process ends,
 //! however it ends, the kernel takes them away with the namespace. Where a step needs an image, the thread clones its mount,
 //! and the step attaches the clone in its own namespace. (A mount that is attached nowhere cannot be cloned before Linux 6.15.)
+//! A second thread in the same namespace unmounts: each time it waits for all processors, and no step should wait with it.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -29,15 +30,22 @@ const WAITING: usize = 64;
 pub(super) struct Mounter {
     dir: PathBuf,
     next: AtomicU64,
-    requests: Mutex<Option<SyncSender<Request>>>,
+    orders: Mutex<Option<Orders>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the thread does, in its namespace.
+/// The ways to the two threads.
+#[derive(Debug)]
+struct Orders {
+    requests: SyncSender<Request>,
+    /// Places of mounts that nobody uses any more; never more than there are mounts.
+    unused: Sender<PathBuf>,
+}
+
+/// What the first thread does, in its namespace.
 enum Request {
     Attach(OwnedFd, PathBuf, SyncSender<io::Result<()>>),
     Clone(Vec<PathBuf>, SyncSender<io::Result<Vec<ImageClone>>>),
-    Detach(PathBuf),
 }
 
 /// A mounted image. It is unmounted when the last one who holds it lets go.
@@ -52,24 +60,30 @@ impl Mounter {
     pub(super) fn start(dir: &Path) -> io::Result<Arc<Self>> {
         let dir = fs::canonicalize(dir)?;
         let (requests, received) = sync_channel(WAITING);
+        let (unused, to_detach) = channel();
         let (ready, started) = sync_channel(1);
         let place = dir.clone();
         let thread = std::thread::Builder::new()
             .name("erofs-mounts".to_owned())
             .spawn(move || {
-                let entered = enter(&place);
-                let fit = entered.is_ok();
+                // A thread that it starts then is in the same namespace.
+                let entered = enter(&place).and_then(|()| detaching(to_detach));
+                let (entered, other) = match entered {
+                    Ok(other) => (Ok(()), Some(other)),
+                    Err(error) => (Err(error), None),
+                };
                 // Whoever started the thread waits for this.
                 let _ = ready.send(entered);
-                if fit {
+                if let Some(other) = other {
                     serve(&received);
+                    let _ = other.join();
                 }
             })?;
         started.recv().map_err(|_| ended())??;
         Ok(Arc::new(Self {
             dir,
             next: AtomicU64::new(0),
-            requests: Mutex::new(Some(requests)),
+            orders: Mutex::new(Some(Orders { requests, unused })),
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -93,16 +107,27 @@ impl Mounter {
     }
 
     fn send(&self, request: Request) -> io::Result<()> {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = requests.as_ref().map(|requests| requests.send(request));
+        let requests = {
+            let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.as_ref().map(|orders| orders.requests.clone())
+        };
+        let sent = requests.map(|requests| requests.send(request));
         sent.and_then(Result::ok).ok_or_else(ended)
+    }
+
+    fn detach(&self, place: PathBuf) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = orders.as_ref() {
+            // If the thread is gone, so is the mount.
+            let _ = orders.unused.send(place);
+        }
     }
 }
 
 impl Drop for Mounter {
     fn drop(&mut self) {
-        // Without a sender the thread ends, and the kernel unmounts everything.
-        self.requests
+        // Without senders the threads end, and the kernel unmounts everything.
+        self.orders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
@@ -162,8 +187,7 @@ impl Eq for MountedImage {}
 
 impl Drop for MountedImage {
     fn drop(&mut self) {
-        // If the thread is gone, so is the mount.
-        let _ = self.mounter.send(Request::Detach(self.place.clone()));
+        self.mounter.detach(std::mem::take(&mut self.place));
     }
 }
 
@@ -200,21 +224,28 @@ fn serve(requests: &Receiver<Request>) {
                 let cloned = places.iter().map(|place| Ok(ImageClone(clone(place)?)));
                 let _ = done.send(cloned.collect());
             }
-            Request::Detach(place) => {
-                let detached = rustix::mount::unmount(&place, UnmountFlags::DETACH)
-                    .map_err(io::Error::from)
-                    .and_then(|()| fs::remove_dir(&place));
-                if let Err(error) = detached {
-                    tracing::warn!(%error, place = %place.display(), "an image stays mounted");
-                }
-            }
         }
     }
 }
 
+/// Starts the thread that unmounts, in the calling one's namespace.
+fn detaching(unused: Receiver<PathBuf>) -> io::Result<JoinHandle<()>> {
+    let name = "erofs-unmounts".to_owned();
+    std::thread::Builder::new().name(name).spawn(move || {
+        for place in unused {
+            let detached = rustix::mount::unmount(&place, UnmountFlags::DETACH)
+                .map_err(io::Error::from)
+                .and_then(|()| fs::remove_dir(&place));
+            if let Err(error) = detached {
+                tracing::warn!(%error, place = %place.display(), "an image stays mounted");
+            }
+        }
+    })
+}
+
 /// A new mount of an image, attached nowhere yet. The kernel takes an option of at most 255 bytes, hence the short names of the
 /// files.
-fn make(image: &File, devices: &[File]) -> io::Result<OwnedFd> {
+pub(super) fn make(image: &File, devices: &[File]) -> io::Result<OwnedFd> {
     let name = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
     let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
@@ -231,7 +262,8 @@ fn make(image: &File, devices: &[File]) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
+/// Attaches a mount at `target` in the calling thread's mount namespace.
+pub(super) fn attach(mount: OwnedFd, target: &Path) -> io::Result<()> {
     rustix::mount::move_mount(
         mount.as_fd(),
         "",

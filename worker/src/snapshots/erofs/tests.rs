@@ -1,3 +1,5 @@
+use std::os::unix::fs::FileExt;
+
 use buildyard_layer::{Entry, Kind, Time, random_flat_id};
 use buildyard_model::{Digest, FlatId};
 
@@ -91,6 +93,7 @@ impl Bed {
     }
 
     fn lowers(&self) -> usize {
+        self.snapshots.merger.settle();
         let mounts = self.snapshots.mounts(&self.chain, None).unwrap();
         match &mounts.specs[0].source {
             MountSource::Overlay { lowers, .. } => lowers.len(),
@@ -212,6 +215,115 @@ fn what_is_mounted_outlives_its_flat_files_and_nothing_else_does() {
     assert_eq!(bed.see(), [file("file", b"contents")]);
 }
 
+/// Whether an image is mounted, for whichever thread of this process.
+fn is_mounted(dir: &Path) -> bool {
+    let dir = dir.join("snapshots/mounts/").display().to_string();
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let mut tables = threads.filter_map(|thread| {
+        // A thread may end meanwhile.
+        fs::read_to_string(thread.ok()?.path().join("mountinfo")).ok()
+    });
+    tables.any(|table| table.contains(&dir))
+}
+
+/// Waits until what the threads do beside the caller is done.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_flat_file_that_is_removed_takes_its_images_along() {
+    let mut bed = Bed::new();
+    let flat = bed.add(&[("file", Some(b"contents"))], true);
+    bed.add(&[("other", Some(b"contents"))], true);
+    bed.fill().unwrap();
+    let mounts = bed.snapshots.mounts(&bed.chain, None).unwrap();
+    assert!(is_mounted(bed.dir.path()));
+    bed.flats.remove(flat).unwrap();
+    let kept: Vec<LayerId> = bed.snapshots.holds().iter().map(|held| held.0).collect();
+    assert_eq!(kept, [bed.chain[1]]);
+    assert_eq!(bed.snapshots.home().names().unwrap().len(), 1);
+    // A step that has it mounted keeps what it has.
+    let place = bed.dir.path().join("place");
+    assert_eq!(read(mounts, place).len(), 2);
+    let other = bed.tocs[1].flats[0];
+    bed.flats.remove(other).unwrap();
+    assert!(bed.snapshots.holds().is_empty());
+    wait_until("unmounted", || !is_mounted(bed.dir.path()));
+}
+
+/// Ways in which a flat file may be damaged.
+const DAMAGES: [fn(&File); 4] = [
+    |file| file.write_all_at(b"CONTENTS", 0).unwrap(),
+    |file| file.set_len(0).unwrap(),
+    |file| file.set_len(5).unwrap(),
+    // All of the contents are there, but the kernel reads whole blocks.
+    |file| file.set_len(100).unwrap(),
+];
+
+#[test]
+fn a_damaged_flat_file_is_noticed_before_it_is_mounted_again() {
+    for (number, damage) in DAMAGES.into_iter().enumerate() {
+        let mut bed = Bed::new();
+        let flat = bed.add(&[("file", Some(b"contents"))], true);
+        bed.fill().unwrap();
+        // It is mounted, and stays so for a while.
+        assert_eq!(bed.see(), [file("file", b"contents")]);
+        let path = bed.flats.path(flat);
+        let stamp = || bed.flats.stamp(flat).unwrap();
+        let (before, damaged) = (stamp(), File::options().write(true).open(path).unwrap());
+        // Before Linux 6.13 a file's times are those of the last tick.
+        wait_until("the change shows", || {
+            damage(&damaged);
+            stamp() != before
+        });
+        for image in bed.snapshots.images().all() {
+            image.seen = None;
+        }
+        let missing = bed.snapshots.mounts(&bed.chain, None);
+        assert!(
+            matches!(missing, Err(SnapshotError::Missing(_))),
+            "{number}"
+        );
+        let Err(SnapshotError::Fill { source, .. }) = bed.fill() else {
+            panic!("made of damaged bytes: {number}");
+        };
+        let source = source.downcast::<UnpackError>().unwrap();
+        let expected = matches!(
+            (number, *source),
+            (0, UnpackError::Damaged { .. }) | (1.., UnpackError::Read { .. })
+        );
+        assert!(expected, "{number}");
+    }
+}
+
+#[test]
+fn bytes_of_an_earlier_process_are_checked_once() {
+    let mut bed = Bed::new();
+    let flat = bed.add(&[("file", Some(b"contents"))], true);
+    let path = bed.flats.path(flat);
+    // Somebody else's flat files: nobody here has seen their bytes.
+    bed.flats = FlatFiles::new(bed.dir.path().join("flats")).unwrap();
+    bed.reopen();
+    let damaged = File::options().write(true).open(&path).unwrap();
+    damaged.write_all_at(b"C", 0).unwrap();
+    assert!(matches!(bed.fill(), Err(SnapshotError::Fill { .. })));
+    damaged.write_all_at(b"c", 0).unwrap();
+    bed.fill().unwrap();
+    // The record vouches for them from now on, also for a later process and for another layer of the same file.
+    bed.reopen();
+    assert_eq!(bed.snapshots.missing(&bed.chain), None);
+    let stamp = bed.flats.stamp(flat).unwrap().unwrap();
+    assert!(!bed.flats.wrote(flat, &stamp));
+    let images = bed.snapshots.images();
+    assert!(images.vouch_for(flat, &stamp, &[0..8, 2..4]));
+    assert!(!images.vouch_for(flat, &stamp, &[0..8, 2..9]));
+}
+
 #[test]
 fn images_are_mounted_where_nobody_sees_them_and_go_when_idle() {
     let mut bed = Bed::new();
@@ -224,15 +336,12 @@ fn images_are_mounted_where_nobody_sees_them_and_go_when_idle() {
     let seen = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!seen.contains(&dir));
     let mounted = |bed: &Bed| {
-        let images = lock(&bed.snapshots.images);
-        images
-            .values()
-            .filter(|image| image.mount.is_some())
-            .count()
+        let mut images = bed.snapshots.images();
+        images.all().filter(|image| image.mount.is_some()).count()
     };
     let long_ago = Instant::now().checked_sub(2 * IDLE).unwrap();
     let age = |bed: &Bed| {
-        for image in lock(&bed.snapshots.images).values_mut() {
+        for image in bed.snapshots.images().all() {
             image.used = long_ago;
         }
     };
