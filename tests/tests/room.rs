@@ -4,8 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use buildyard_tests::{Buildx, Context, Farm, Registry, Scratch, Serve, Server, push_base_image};
+use buildyard_tests::{
+    Buildx, Context, Farm, Registry, Scratch, Serve, Server, push_base_image, wait_for,
+};
 
 const DOCKERFILE: &str =
     "ARG BASE\nFROM $BASE\nCOPY data /data\nRUN cat /data > /made && echo more >> /made\n";
@@ -33,11 +36,14 @@ fn flats(server: &Server) -> Vec<PathBuf> {
     shards.flat_map(|shard| list(&shard)).collect()
 }
 
-#[test]
-fn damaged_flat_files_are_made_again() {
+/// A build, all flat files damaged while the server is away, and a build on what the first one made.
+fn damaged_flat_files_are_made_again(
+    serve: &Serve,
+    damage: fn(&File, u64),
+    unpacked: Option<&str>,
+) {
     let registry = Registry::start();
     let base = push_base_image(&registry);
-    let serve = Serve::up();
     let mut server = serve.start();
     let buildx = Buildx::new(&server.endpoint());
     let context = Context::new(&[("Dockerfile", DOCKERFILE), ("data", "some data\n")]);
@@ -45,16 +51,13 @@ fn damaged_flat_files_are_made_again() {
     buildx.build(&context, &words(&args)).succeeds();
     assert!(server.stop().success());
     for flat in flats(&server) {
-        let file = File::options()
-            .write(true)
-            .open(&flat)
-            .expect("a flat file");
-        let length = file.metadata().expect("its length").len();
-        file.write_all_at(&vec![0x55; usize::try_from(length).expect("small")], 0)
-            .expect("damaged");
+        let file = File::options().write(true).open(&flat);
+        let file = file.expect("a flat file");
+        damage(&file, file.metadata().expect("its length").len());
     }
-    std::fs::remove_dir_all(server.data().join("worker/snapshots"))
-        .expect("unpacked layers removed");
+    if let Some(unpacked) = unpacked {
+        std::fs::remove_dir_all(server.data().join(unpacked)).expect("unpacked layers removed");
+    }
     let _server = serve.start();
     context.write(
         "Dockerfile",
@@ -64,6 +67,29 @@ fn damaged_flat_files_are_made_again() {
         .build(&context, &words(&args))
         .succeeds()
         .says("some data");
+}
+
+fn overwrite(file: &File, length: u64) {
+    let length = usize::try_from(length).expect("small");
+    file.write_all_at(&vec![0x55; length], 0).expect("damaged");
+}
+
+fn cut_off(file: &File, length: u64) {
+    file.set_len(length / 2).expect("cut off");
+}
+
+#[test]
+fn damaged_flat_files_below_images_are_made_again() {
+    damaged_flat_files_are_made_again(&Serve::up(), overwrite, None);
+    damaged_flat_files_are_made_again(&Serve::up(), cut_off, None);
+}
+
+#[test]
+fn damaged_flat_files_below_unpacked_layers_are_made_again() {
+    let serve = || Serve::up().args(&["--snapshotter", "directories"]);
+    let unpacked = Some("worker/snapshots");
+    damaged_flat_files_are_made_again(&serve(), overwrite, unpacked);
+    damaged_flat_files_are_made_again(&serve(), cut_off, unpacked);
 }
 
 /// A small file system of its own, unmounted with the folder it is in.
@@ -163,4 +189,50 @@ fn the_store_stays_under_its_limit_and_can_be_listed_and_pruned() {
     assert_eq!(flats(&server), Vec::<PathBuf>::new());
     context.write("file", "again");
     buildx.build(&context, &[]).succeeds();
+}
+
+/// What a process keeps of removed files: images that one of its threads has mounted, and files that are open.
+fn kept_of_removed_files(server: &Server) -> Vec<String> {
+    let process = PathBuf::from(format!("/proc/{}", server.pid()));
+    let list = |name: &str| {
+        let entries = std::fs::read_dir(process.join(name)).expect("the process");
+        entries.flatten().map(|entry| entry.path())
+    };
+    // A thread, or an open file, may be gone meanwhile.
+    let mounted = list("task")
+        .flat_map(|thread| std::fs::read_to_string(thread.join("mountinfo")))
+        .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|mount| mount.contains(" - erofs "));
+    let open = list("fd")
+        .flat_map(std::fs::read_link)
+        .map(|target| target.display().to_string())
+        .filter(|target| target.contains("/flats/") && target.ends_with(" (deleted)"));
+    mounted.chain(open).collect()
+}
+
+#[test]
+fn what_was_pruned_takes_no_room_any_more() {
+    let farm = Farm::serving(&Serve::up());
+    farm.build(
+        "FROM BASE\nCOPY file /\nRUN cat /file > /made\nRUN cat /made\n",
+        &[],
+    )
+    .succeeds();
+    let images = farm.server.data().join("worker/erofs/images");
+    assert!(
+        std::fs::read_dir(&images).expect("images").count() > 0,
+        "no EROFS images here: that is what this is about"
+    );
+    farm.buildx.run(&["prune", "--force", "--all"]).succeeds();
+    assert_eq!(flats(&farm.server), Vec::<PathBuf>::new());
+    wait_for("nothing to be kept", Duration::from_secs(60), || {
+        kept_of_removed_files(&farm.server).is_empty().then_some(())
+    });
+    let left = std::fs::read_dir(&images).expect("images").count();
+    assert_eq!(left, 0, "images of layers that are gone");
+    farm.build(
+        "FROM BASE\nCOPY file /\nRUN cat /file > /made\nRUN cat /made\n",
+        &[],
+    )
+    .succeeds();
 }

@@ -62,8 +62,8 @@ pub struct OfferArgs {
     /// How many steps to run at once [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub slots: Option<u32>,
-    /// How layers are made ready for steps: auto, erofs (images over the layers' bytes; Linux 6.12 or later), or directories
-    /// (unpacked) [default: directories]
+    /// How layers are made ready for steps: erofs (images over the layers' bytes; Linux 6.12 or later), directories (unpacked),
+    /// or auto: erofs where it works, else directories [default: auto]
     #[arg(long, value_name = "NAME", default_value_t, hide_default_value = true)]
     pub snapshotter: SnapshotterChoice,
     /// Let steps use this machine's network where their client allows network.host
