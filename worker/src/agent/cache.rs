@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use buildyard_cas::{SizeLimit, disk_size, free_space};
 use buildyard_layer::FlatFiles;
@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::snapshots::Snapshotter;
 
-/// How long the loop rests between two looks, however many things come and go: a look costs as much as lies here.
-const REST: Duration = Duration::from_millis(500);
+/// How long the loop rests at least between two looks, however many things come and go.
+const LEAST_REST: Duration = Duration::from_millis(500);
 /// How often the loop looks by itself.
 const TICK: Duration = Duration::from_secs(15);
+/// The loop rests at least so many times as long as it looked: a look costs as much as lies here.
+const REST: u32 = 20;
 /// So much of what lies here is reported, what was used last.
 const REPORTED: usize = 1 << 14;
 /// Bytes that should stay free on the disk, where that is at most a twentieth of it.
@@ -146,9 +148,12 @@ impl Cache {
                 () = tokio::time::sleep(TICK) => {}
                 () = cancel.cancelled() => return,
             }
+            let began = Instant::now();
             self.look().await;
+            // Looking takes the longer the more there is, and steps wake the loop one by one: most of the time is theirs.
+            let pause = (began.elapsed() * REST).clamp(LEAST_REST, TICK);
             tokio::select! {
-                () = tokio::time::sleep(REST) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = cancel.cancelled() => return,
             }
         }

@@ -228,9 +228,9 @@ impl ErofsSnapshots {
 
     /// Unmounts what nobody has used for a while.
     fn unmount_idle(&self) {
-        let mut idle = Vec::new();
+        let (mut idle, now) = (Vec::new(), Instant::now());
         for image in self.images().all() {
-            if !image.is_used() && image.used.elapsed() > IDLE {
+            if now.saturating_duration_since(image.used) > IDLE && !image.is_used() {
                 idle.extend(image.mount.take());
             }
         }

@@ -12,9 +12,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::IFlags;
+
 use super::attributes::Attributes;
+use super::sweeper::Sweeper;
 use super::{SnapshotError, UpperDir};
 
 /// The directory.
@@ -22,6 +26,7 @@ pub(super) struct Home {
     dir: PathBuf,
     kept: &'static str,
     next: AtomicU64,
+    sweeper: Arc<Sweeper>,
 }
 
 impl Home {
@@ -30,6 +35,7 @@ impl Home {
         for name in ["making", "uppers"] {
             empty(&dir.join(name))?;
         }
+        spread(&dir.join("uppers"));
         let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot_file = dir.join("boot");
         if fs::read(&boot_file).ok().as_deref() != Some(&boot[..]) {
@@ -45,6 +51,9 @@ impl Home {
             dir: fs::canonicalize(dir).map_err(SnapshotError::io("finding", dir))?,
             kept,
             next: AtomicU64::new(0),
+            sweeper: Arc::new(
+                Sweeper::start().map_err(SnapshotError::io("starting a thread for", dir))?,
+            ),
         })
     }
 
@@ -55,7 +64,11 @@ impl Home {
 
     /// A directory for what a step changes, which looks as its root file system's root does.
     pub(super) fn new_upper(&self, attributes: &Attributes) -> Result<UpperDir, SnapshotError> {
-        let upper = UpperDir::create(self.upper())?;
+        if is_nearly_full(&self.dir) {
+            // What earlier steps left may be the room that this one needs.
+            self.sweeper.settle();
+        }
+        let upper = UpperDir::create(self.upper(), &self.sweeper)?;
         let dir = upper.dir();
         attributes
             .write(&dir)
@@ -120,6 +133,25 @@ impl Drop for Scratch {
             _ => {}
         }
     }
+}
+
+/// Tells ext4 that what is in `dir` is unrelated, so that it lies all over the disk. A step's directories are there for a moment only,
+/// and where ext4 has no journal, it looks at every inode that was deleted nearby in the last minutes before it makes a new one:
+/// each step would cost more than the one before. Other file systems do not know the flag.
+fn spread(dir: &Path) {
+    let told = fs::File::open(dir).map(|dir| {
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR)
+    });
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::debug!(dir = %dir.display(), "the file system does not spread directories");
+    }
+}
+
+/// Whether less than a tenth of the disk is free.
+fn is_nearly_full(dir: &Path) -> bool {
+    let disk = rustix::fs::statvfs(dir);
+    disk.is_ok_and(|disk| disk.f_bavail < disk.f_blocks / 10)
 }
 
 /// Makes `dir` an empty directory.

@@ -17,7 +17,7 @@
 //! let upper = snapshots.new_upper(&chain)?;
 //! // 3. What to mount. As long as `mounts` lives, its layers cannot be removed.
 //! let mounts = snapshots.mounts(&chain, Some(&upper))?;
-//! // 4. Run the step on it, then make a layer of `upper.dir()`. Dropping `upper` removes it.
+//! // 4. Run the step on it, then make a layer of `upper.dir()`. It goes when `upper` is dropped.
 //! ```
 //!
 //! Between 1 and 3 somebody else may remove a layer (to make room): `mounts` then answers
@@ -53,6 +53,7 @@ mod home;
 mod probe;
 #[cfg(test)]
 mod suite;
+mod sweeper;
 mod upper;
 
 pub use choice::{SnapshotterChoice, UnknownSnapshotter, choose};

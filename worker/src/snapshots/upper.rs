@@ -2,19 +2,25 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::SnapshotError;
+use super::sweeper::Sweeper;
 
-/// A directory for what a step changes, with overlayfs's work directory beside it. Dropping it removes both.
+/// A directory for what a step changes, with overlayfs's work directory beside it. Both go soon after it is dropped.
 #[derive(Debug)]
 pub struct UpperDir {
     home: PathBuf,
+    sweeper: Arc<Sweeper>,
 }
 
 impl UpperDir {
     /// Makes the directories under `home`, which must not exist yet.
-    pub(crate) fn create(home: PathBuf) -> Result<Self, SnapshotError> {
-        let upper = Self { home };
+    pub(super) fn create(home: PathBuf, sweeper: &Arc<Sweeper>) -> Result<Self, SnapshotError> {
+        let upper = Self {
+            home,
+            sweeper: sweeper.clone(),
+        };
         for dir in [upper.home.clone(), upper.dir(), upper.work()] {
             fs::create_dir(&dir).map_err(SnapshotError::io("creating the directory", &dir))?;
         }
@@ -40,9 +46,6 @@ impl UpperDir {
 
 impl Drop for UpperDir {
     fn drop(&mut self) {
-        // What cannot be removed now is removed when the worker starts the next time.
-        if let Err(error) = fs::remove_dir_all(&self.home) {
-            tracing::warn!(path = %self.home.display(), %error, "an upper directory was left behind");
-        }
+        self.sweeper.sweep(std::mem::take(&mut self.home));
     }
 }
