@@ -106,8 +106,8 @@ impl Trees {
         if let Some(tree) = self.lock().trees.get(&id) {
             return Ok(Some(tree.clone()));
         }
-        let below = chain.0.split_last().and_then(|(top, below)| {
-            let below = Chain(below.to_vec()).id();
+        let below = chain.layers().split_last().and_then(|(top, below)| {
+            let below = Chain::new(below.to_vec()).id();
             Some((*top, self.lock().trees.get(&below)?.clone()))
         });
         let merged = match below {

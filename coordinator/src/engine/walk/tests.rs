@@ -6,7 +6,9 @@ use buildyard_layer::{Entry, FlatFiles, Kind, Time, Toc};
 use buildyard_llb::pb;
 use buildyard_model::{BuildId, Digest, JobId, Platform, WorkerId};
 use buildyard_session::{Attached, Sessions};
-use buildyard_store::{Claim, ClaimKey, ClaimedBy, Claims, HeldClaim, SqliteStore, UnixMillis};
+use buildyard_store::{
+    Claim, ClaimKey, ClaimedBy, Claims, HeldClaim, LayerRecord, SqliteStore, UnixMillis,
+};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -111,14 +113,15 @@ impl Rig {
             let key = buildyard_solver::key(step, &inputs, trees, tocs).await;
             let key = key.expect("it has a key").expect("all tables are known");
             let below = inputs.first().cloned().unwrap_or_default();
-            let chain = below.with(self.layer(number).await);
-            self.complete(key, chain.clone()).await;
+            let layer = self.layer(number).await;
+            let chain = below.with(layer.id);
+            self.complete(key, chain.clone(), layer).await;
             results.push(chain);
         }
     }
 
     /// A layer with the file `out`, which says `number`.
-    async fn layer(&self, number: usize) -> LayerId {
+    async fn layer(&self, number: usize) -> LayerRecord {
         let content = number.to_string();
         let kind = Kind::File {
             size: 0,
@@ -142,12 +145,11 @@ impl Rig {
         let made = self
             .engine
             .layers
-            .put_made(id, &bytes, &worker, true, UnixMillis(1));
-        made.await.expect("recorded");
-        id
+            .made(id, &bytes, &worker, true, UnixMillis(1));
+        made.await.expect("a sound layer")
     }
 
-    async fn complete(&self, key: StepKey, chain: Chain) {
+    async fn complete(&self, key: StepKey, chain: Chain, layer: LayerRecord) {
         let claim = ClaimKey::shared(key, self.engine.scope.clone());
         let by = ClaimedBy {
             worker: WorkerId::new("w"),
@@ -172,7 +174,7 @@ impl Rig {
             name: String::new(),
             log: None,
         };
-        let completed = self.store.complete(&held, &result, now).await;
+        let completed = self.store.complete(&held, &result, &[layer], now).await;
         completed.expect("recorded");
     }
 }
@@ -236,8 +238,8 @@ async fn a_key_that_was_foretold_wrongly_is_not_used() {
     let (right, _) = rig.cached("first", &definition).await;
     let (graph, _) = buildyard_llb::Graph::load(&[&definition], Default::default()).expect("sound");
     let other = StepKey(Digest::of("another step's"));
-    rig.complete(other, Chain::new(vec![rig.layer(99).await]))
-        .await;
+    let layer = rig.layer(99).await;
+    rig.complete(other, Chain::new(vec![layer.id]), layer).await;
     for step in graph.steps() {
         rig.engine.foretold.note(step.digest, other);
     }

@@ -61,7 +61,6 @@ impl DiskWriter {
             layout,
             gathered: Vec::new(),
             open: Some(open),
-            durability,
         })
     }
 
@@ -136,11 +135,7 @@ fn finish(
 }
 
 /// Renames the file to `path`, whose directory is made where it is the first one there.
-fn place(
-    layout: &Layout,
-    file: NamedTempFile,
-    path: &Path,
-) -> io::Result<()> {
+fn place(layout: &Layout, file: NamedTempFile, path: &Path) -> io::Result<()> {
     let refused = match file.persist(path) {
         Ok(_) => return Ok(()),
         Err(refused) if refused.error.kind() == io::ErrorKind::NotFound => refused,
