@@ -116,7 +116,10 @@ mod tests {
 
     /// Takes a slot and holds it until it is told to go; says what it is told meanwhile.
     async fn step(slots: &Slots, says: &mpsc::UnboundedSender<String>, go: oneshot::Receiver<()>) {
-        let tell = |line| std::future::ready(says.send(line).unwrap());
+        let tell = |line| {
+            says.send(line).unwrap();
+            std::future::ready(())
+        };
         let _slot = slots.take(tell).await;
         says.send("runs".to_owned()).unwrap();
         go.await.unwrap();
