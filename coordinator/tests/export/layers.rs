@@ -11,7 +11,7 @@ use buildyard_coordinator::export::{
 use buildyard_image::{Compression, CompressionKind, Descriptor, History, ImageConfig, MediaTypes};
 use buildyard_layer::{Encoding, ExtentSource, FlatFiles, Limits, Toc, Tree, encode, read_tar};
 use buildyard_model::{Digest, LayerId, Platform};
-use buildyard_registry::{BlobStream, Reference};
+use buildyard_registry::{BlobStream, Reference, verified};
 use buildyard_session::{DirEntry, DirKind, DirSource};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -149,7 +149,10 @@ impl LayerBlobs for Layers {
             .chunks(1000)
             .map(|piece| Ok(Bytes::copy_from_slice(piece)))
             .collect();
-        Ok(futures::stream::iter(pieces).boxed())
+        let stream = futures::stream::iter(pieces).boxed();
+        let what = format!("layer {}", blob.descriptor.digest);
+        let (digest, size) = (blob.descriptor.digest, blob.descriptor.size);
+        Ok(verified(stream, &what, digest, size))
     }
 
     async fn prove(&self, _: &LayerBlob) -> Result<(), ExportError> {

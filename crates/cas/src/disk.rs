@@ -63,7 +63,8 @@ impl DiskBlobs {
         })
     }
 
-    /// How often this process has waited for the disk.
+    /// How often somebody waited for the disk since the store was opened: twice for each blob that has to last (and once for
+    /// each new directory, which is not counted).
     pub fn syncs(&self) -> u64 {
         self.layout.syncs.load(Ordering::Relaxed)
     }

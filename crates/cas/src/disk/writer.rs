@@ -126,7 +126,8 @@ fn finish(
     }
     place(layout, open.file, &path).map_err(failed)?;
     if durability == Durability::Synced {
-        sync_parent(layout, &path).map_err(failed)?;
+        layout.syncs.fetch_add(1, Ordering::Relaxed);
+        sync_parent(&path).map_err(failed)?;
     }
     Ok(BlobInfo {
         digest: actual,
@@ -145,7 +146,7 @@ fn place(layout: &Layout, file: NamedTempFile, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(shard)?;
         // It lasts whatever this blob does: others may follow into it.
         if layout.durability == Durability::Synced {
-            sync_parent(layout, shard)?;
+            sync_parent(shard)?;
         }
     }
     let placed = refused.file.persist(path);
@@ -153,8 +154,7 @@ fn place(layout: &Layout, file: NamedTempFile, path: &Path) -> io::Result<()> {
 }
 
 /// Makes the rename last.
-fn sync_parent(layout: &Layout, path: &Path) -> io::Result<()> {
-    layout.syncs.fetch_add(1, Ordering::Relaxed);
+fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => std::fs::File::open(parent)?.sync_all(),
         None => Ok(()),
