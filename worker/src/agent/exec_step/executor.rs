@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::ScopedJoinHandle;
 
 use anyhow::Context;
 use buildyard_layer::FlatFiles;
@@ -58,22 +57,14 @@ impl Executor {
         if config.step_memory.is_some() {
             check_memory_groups().context("the memory of a step cannot be limited here")?;
         }
-        // Side by side, as most of it is waiting. The runner's own trial must not meet other processes that are being
-        // started: they would hold its program open for writing.
-        let (snapshots, runner) = std::thread::scope(|scope| {
-            let snapshots =
-                scope.spawn(|| snapshots::choose(config.snapshotter, &config.data, &config.flats));
-            let runner = Runners::open(&config.runner, &config.data.join("run"));
-            (joined(snapshots), runner)
-        });
-        let snapshots = snapshots
+        // One after the other: a process that another thread starts meanwhile would hold for a moment what these make and give
+        // up again: mounts, names, a program that is being written.
+        let snapshots = snapshots::choose(config.snapshotter, &config.data, &config.flats)
             .map_err(anyhow::Error::from_boxed)
             .context("steps cannot be run in this data directory")?;
-        let runner = runner?;
-        let (platforms, private_network) = std::thread::scope(|scope| {
-            let network = scope.spawn(|| PrivateNetwork::open(&config.data).map(Arc::new));
-            (Self::probe(config, &runner), joined(network))
-        });
+        let runner = Runners::open(&config.runner, &config.data.join("run"))?;
+        let platforms = Self::probe(config, &runner);
+        let private_network = PrivateNetwork::open(&config.data).map(Arc::new);
         if let Err(error) = &private_network {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
@@ -161,11 +152,6 @@ impl Executor {
     pub(super) fn emulator(&self, platform: &Platform) -> Option<Option<&Emulator>> {
         self.platforms.emulator(platform)
     }
-}
-
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    let outcome = thread.join();
-    outcome.expect("finding out what the machine can do does not panic")
 }
 
 /// An emulator in a few words.
